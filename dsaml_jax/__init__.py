@@ -1,0 +1,1 @@
+"""DSAML in JAX: what one listener feels while a song plays."""

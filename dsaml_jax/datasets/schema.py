@@ -1,0 +1,137 @@
+"""What a song and its ratings are: one schema for every data set, as TFDS stores it.
+
+A TFDS example is one song with all its ratings. Ratings of a song differ in length, so the curves
+are stored end to end in `curves` [sum of lengths, 2]; `curve_lengths` [ratings] cuts them apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+RATING_HZ = 2.0
+"""Ratings a second, in every data set, after resampling."""
+
+DIMENSIONS = ("arousal", "valence")
+"""Order of the last axis of every curve and every prediction."""
+
+EVERYONE = "all"
+"""The annotator id of labels averaged over annotators; never a personal task unless asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rating:
+    """One annotator's curve for one song.
+
+    Attributes:
+      annotator_id: who rated; `EVERYONE` for an aggregate.
+      curve: [L, 2] float32, (arousal, valence) in [-1, 1]; row i covers the half second that
+        starts `i / RATING_HZ` after the song's `ratings_start_s`.
+      noise_free: [L, 2] float32, what a simulated annotator perceived before rating noise; None
+        where nobody can know, that is for real people.
+    """
+
+    annotator_id: str
+    curve: np.ndarray
+    noise_free: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Song:
+    """One song: where its sound is, when its ratings start, and the ratings.
+
+    Attributes:
+      song_id: unique in the data set.
+      duration_s: length of the audio in seconds.
+      ratings_start_s: time of the first rating from the start of the audio, in seconds.
+      ratings: in the order of the source.
+      audio: path of the audio file, relative to the data set's root; empty if `waveform` is given.
+      waveform: [samples] int16 mono, for data sets that carry their sound; else None.
+      sample_rate: of `waveform`, in Hz; 0 where `audio` names a file.
+      population: [L, 2] float32, the true curve before any listener; simulated data only.
+      title, artist, genre: empty where unknown.
+    """
+
+    song_id: str
+    duration_s: float
+    ratings_start_s: float
+    ratings: tuple[Rating, ...]
+    audio: str = ""
+    waveform: np.ndarray | None = None
+    sample_rate: int = 0
+    population: np.ndarray | None = None
+    title: str = ""
+    artist: str = ""
+    genre: str = ""
+
+
+_EMPTY_CURVE = np.zeros((0, 2), np.float32)
+_TEXTS = ("song_id", "audio", "title", "artist", "genre")
+
+
+def features() -> tfds.features.FeaturesDict:
+    """The TFDS features of a song; every builder returns these from `_info`."""
+    return tfds.features.FeaturesDict(
+        {name: tfds.features.Text() for name in _TEXTS}
+        | {
+            "duration_s": tfds.features.Scalar(np.float32),
+            "ratings_start_s": tfds.features.Scalar(np.float32),
+            "waveform": tfds.features.Tensor(shape=(None,), dtype=np.int16),
+            "sample_rate": tfds.features.Scalar(np.int32),
+            "annotators": tfds.features.Sequence(tfds.features.Text()),
+            "curve_lengths": tfds.features.Tensor(shape=(None,), dtype=np.int32),
+            "curves": tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
+            "noise_free": tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
+            "population": tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
+        }
+    )
+
+
+def encode(song: Song) -> dict[str, Any]:
+    """The TFDS example of a song. Inverse of `decode`."""
+    noise_free = [rating.noise_free for rating in song.ratings if rating.noise_free is not None]
+    if len(noise_free) not in (0, len(song.ratings)):
+        raise ValueError(f"song {song.song_id}: noise-free curves for some ratings, not for all")
+    return {name: getattr(song, name) for name in _TEXTS} | {
+        "duration_s": np.float32(song.duration_s),
+        "ratings_start_s": np.float32(song.ratings_start_s),
+        "waveform": np.zeros(0, np.int16) if song.waveform is None else song.waveform,
+        "sample_rate": np.int32(song.sample_rate),
+        "annotators": [rating.annotator_id for rating in song.ratings],
+        "curve_lengths": np.array([len(rating.curve) for rating in song.ratings], np.int32),
+        "curves": _end_to_end([rating.curve for rating in song.ratings]),
+        "noise_free": _end_to_end(noise_free),
+        "population": _EMPTY_CURVE if song.population is None else song.population,
+    }
+
+
+def decode(example: Mapping[str, Any]) -> Song:
+    """The song of a TFDS example. Inverse of `encode`; `Text` arrives as bytes."""
+    cuts = np.cumsum(example["curve_lengths"])[:-1]
+    curves = np.split(example["curves"], cuts)
+    noise_free = np.split(example["noise_free"], cuts) if len(example["noise_free"]) else None
+    annotators = [_text(name) for name in example["annotators"]]
+    return Song(
+        duration_s=float(example["duration_s"]),
+        ratings_start_s=float(example["ratings_start_s"]),
+        ratings=tuple(
+            Rating(name, curves[i], None if noise_free is None else noise_free[i])
+            for i, name in enumerate(annotators)
+        ),
+        waveform=example["waveform"] if len(example["waveform"]) else None,
+        sample_rate=int(example["sample_rate"]),
+        population=example["population"] if len(example["population"]) else None,
+        **{name: _text(example[name]) for name in _TEXTS},
+    )
+
+
+def _end_to_end(curves: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(curves).astype(np.float32) if curves else _EMPTY_CURVE
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
