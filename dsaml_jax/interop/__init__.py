@@ -1,0 +1,5 @@
+"""Weights made elsewhere."""
+
+from dsaml_jax.interop.dsaml_release import load_dsaml_checkpoint
+
+__all__ = ["load_dsaml_checkpoint"]

@@ -1,0 +1,195 @@
+"""Weights of the PyTorch release of DSAML, as variables of this model.
+
+The release names one shared encoder three times (`encoder`, and the aliases `local_attention` and
+`global_attention`); its convolutions are [out, in, rows, columns] and its linear layers [out, in].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsaml_jax.errors import UserError
+from dsaml_jax.interop.torch_file import read_torch_file
+from dsaml_jax.model import DSAMLConfig, initialize
+
+_ALIAS = re.compile(r"^multi_scale_attention\.multi_scale_attention\.(local|global)_attention\.")
+_ENCODER = "multi_scale_attention.encoder."
+_LAYER = _ENCODER + "encoder.layer.{}."
+
+_MODULES = {
+    "adapter/conv_1": "spectrogram_feature_extractor.feature_extractor.0.conv",
+    "adapter/norm_1": "spectrogram_feature_extractor.feature_extractor.0.bn",
+    "adapter/conv_2": "spectrogram_feature_extractor.feature_extractor.1.conv",
+    "adapter/norm_2": "spectrogram_feature_extractor.feature_extractor.1.bn",
+    "adapter/conv_3": "spectrogram_feature_extractor.conv1x1",
+    "fusion/project_local": "fusion_model.spectrogram_feature_project",
+    "fusion/mix": "fusion_model.fusion_project",
+    "predictor/hidden": "sequence_predict_model.layers.0",
+    "predictor/output": "sequence_predict_model.layers.2",
+}
+_LAYER_MODULES = {
+    "attention/query": "attention.attention.query",
+    "attention/key": "attention.attention.key",
+    "attention/value": "attention.attention.value",
+    "attention/output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "expand": "intermediate.dense",
+    "contract": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+_LSTM_WEIGHTS = {
+    "input/kernel": "weight_ih_l0",
+    "input/bias": "bias_ih_l0",
+    "recurrent": "weight_hh_l0",
+    "recurrent_bias": "bias_hh_l0",
+}
+
+
+def load_dsaml_checkpoint(path: str, config: DSAMLConfig | None = None) -> dict[str, Any]:
+    """Variables of `DSAML(config)` from a `.pt` file of the release.
+
+    Reads the file without PyTorch and without executing anything in it. The file holds the model's
+    `state_dict`, bare or under the key "state_dict" or "model_state_dict". Running statistics of
+    the normalisation are returned where the config tracks them.
+
+    Args:
+      path: the file.
+      config: sizes; default: the release's (`DSAMLConfig()` with normalization "running").
+
+    Returns:
+      {"params": ..., "statistics": ...}; "statistics" only with normalization "running".
+
+    Raises:
+      UserError: the file is not what it should be, or weights are missing, misshapen, unknown, or
+        aliases of one weight differ; all of them are listed.
+    """
+    config = config or DSAMLConfig(normalization="running")
+    return variables_from_release(read_state_dict(path), config, source=str(path))
+
+
+def read_state_dict(path: str) -> dict[str, np.ndarray]:
+    """The release's `state_dict` in a `.pt` file, bare or wrapped."""
+    content = read_torch_file(path)
+    for wrapper in ("state_dict", "model_state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    arrays = isinstance(content, Mapping) and all(
+        isinstance(value, np.ndarray) for value in content.values()
+    )
+    if not arrays:
+        raise UserError(f"{path}: expected a state_dict of named tensors; save model.state_dict().")
+    return dict(content)
+
+
+def variables_from_release(
+    weights: Mapping[str, np.ndarray], config: DSAMLConfig, source: str = "the state_dict"
+) -> dict[str, Any]:
+    """Like `load_dsaml_checkpoint`, from the release's names and arrays."""
+    names = release_names(config)
+    problems = []
+    leaves = {}
+    for path, shape in _release_shapes(weights, config, names).items():
+        name = names[path]
+        if name not in weights:
+            problems.append(f"{name} is missing")
+        elif weights[name].shape != shape:
+            problems.append(f"{name} has shape {weights[name].shape}, expected {shape}")
+        else:
+            value = np.transpose(weights[name], _axes_from_release(path, weights[name].ndim))
+            leaves[path] = jnp.asarray(value, config.param_dtype)
+    problems += _alias_problems(weights)
+    known = set(names.values())
+    for name in weights:
+        tracked = name.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
+        if not (name in known or tracked or _ALIAS.match(name)):
+            problems.append(f"{name} is unknown")
+    if problems:
+        raise UserError(
+            f"{source} does not hold the weights of this model: {'; '.join(problems)}. "
+            "Give the sizes it was trained with (model.dim, model.layers, ...)."
+        )
+    return flax.traverse_util.unflatten_dict(leaves, sep="/")
+
+
+def release_names(config: DSAMLConfig) -> dict[str, str]:
+    """{path of a variable here: its name in the release}; aliases under the encoder's own name."""
+    names = {}
+    for module, theirs in _MODULES.items():
+        if module == "fusion/mix" and not config.fusion_linear:
+            continue
+        weight = "scale" if "norm" in module else "kernel"
+        names[f"params/{module}/{weight}"] = f"{theirs}.weight"
+        names[f"params/{module}/bias"] = f"{theirs}.bias"
+    for i in range(config.layers):
+        ours, theirs = f"params/transformer/layer_{i}/", _LAYER.format(i)
+        for module, name in _LAYER_MODULES.items():
+            weight = "scale" if "norm" in module else "kernel"
+            names[f"{ours}{module}/{weight}"] = f"{theirs}{name}.weight"
+            names[f"{ours}{module}/bias"] = f"{theirs}{name}.bias"
+        if config.position != "none":
+            distance = "attention.attention.distance_embedding.weight"
+            names[f"{ours}attention/distance"] = theirs + distance
+    for direction, suffix in (("forward", ""), ("backward", "_reverse")):
+        for ours, theirs in _LSTM_WEIGHTS.items():
+            names[f"params/predictor/{direction}/{ours}"] = (
+                f"sequence_predict_model.bilstm.{theirs}{suffix}"
+            )
+    if config.normalization == "running":
+        for norm in ("norm_1", "norm_2"):
+            theirs = _MODULES[f"adapter/{norm}"]
+            names[f"statistics/adapter/{norm}/mean"] = f"{theirs}.running_mean"
+            names[f"statistics/adapter/{norm}/variance"] = f"{theirs}.running_var"
+    return names
+
+
+def _axes_from_release(path: str, rank: int) -> tuple[int, ...]:
+    """The order in which the release's axes are ours: [out, in, rows, columns] -> channels last."""
+    if path.endswith("/kernel") or path.endswith("/recurrent"):
+        return (2, 3, 1, 0) if rank == 4 else (1, 0)
+    return tuple(range(rank))
+
+
+def _release_shapes(
+    weights: Mapping[str, np.ndarray], config: DSAMLConfig, names: Mapping[str, str]
+) -> dict[str, tuple[int, ...]]:
+    """{our path: shape in the release} of every variable.
+
+    The embedding is as wide as the model there. The size of the log-mel image shows nowhere but in
+    the input width of `project_local`, so that one is taken from the file.
+    """
+    variables = jax.eval_shape(
+        lambda key: initialize(config, key, image=(51, 128), embedding_dim=config.dim),
+        jax.random.key(0),
+    )
+    ours = flax.traverse_util.flatten_dict(variables, sep="/")
+    shapes = {}
+    for path in names:
+        shape = ours[path].shape
+        order = np.argsort(_axes_from_release(path, len(shape)))
+        shapes[path] = tuple(shape[axis] for axis in order)
+    projection = "params/fusion/project_local/kernel"
+    stored = weights.get(names[projection])
+    if stored is not None and stored.ndim == 2:
+        shapes[projection] = (config.dim, stored.shape[1])
+    return shapes
+
+
+def _alias_problems(weights: Mapping[str, np.ndarray]) -> list[str]:
+    """Aliases that name no weight of the shared encoder, or differ from it."""
+    problems = []
+    for name in weights:
+        original = _ALIAS.sub(_ENCODER, name)
+        if original == name:
+            continue
+        if original not in weights:
+            problems.append(f"{name} is an alias of {original}, which is missing")
+        elif not np.array_equal(weights[name], weights[original]):
+            problems.append(f"{name} differs from {original}, of which it is an alias")
+    return problems

@@ -1,0 +1,136 @@
+"""What is optimised: concordance, correlation and error of a curve, and the attention loss.
+
+Source: Zhang et al., AAAI 2025, and its released code. Everything here is differentiable, also
+where a curve is flat or meets its target; `evaluation.metrics` is its float64 counterpart that
+reports, not hides, what is undefined.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dsaml_jax.model import DSAML, DSAMLConfig
+
+LOCAL_DIAGONAL = 0.9
+GLOBAL_DIAGONAL = 0.1
+"""What the diagonals of the last layer's maps are drawn to: sharp locally, spread out globally."""
+
+
+class Agreement(NamedTuple):
+    """How a predicted curve agrees with a rated one; each [..., 2], one value a dimension."""
+
+    ccc: jax.Array
+    pcc: jax.Array
+    rmse: jax.Array
+
+
+def agreement(prediction: jax.Array, target: jax.Array, valid: jax.Array) -> Agreement:
+    """Agreement of curves [..., S, 2] over the segments where `valid` [..., S] holds.
+
+    With population moments over those segments,
+      CCC = 2 cov(p, t) / (var p + var t + (mean p - mean t)^2)       (Lin 1989)
+      PCC = cov(p, t) / (sd p · sd t)
+      RMSE = sqrt(mean (p - t)^2)
+    A ratio of which the denominator is zero is 0 and has gradient zero.
+    """
+    weight = valid.astype(prediction.dtype)[..., None]
+    weight = weight / jnp.maximum(weight.sum(-2, keepdims=True), 1.0)
+
+    def mean(x):
+        return (weight * x).sum(-2)
+
+    mean_p, mean_t = mean(prediction), mean(target)
+    centred_p, centred_t = prediction - mean_p[..., None, :], target - mean_t[..., None, :]
+    var_p, var_t = mean(centred_p**2), mean(centred_t**2)
+    covariance = mean(centred_p * centred_t)
+    return Agreement(
+        ccc=_ratio(2 * covariance, var_p + var_t + (mean_p - mean_t) ** 2),
+        pcc=_ratio(covariance, _root(var_p * var_t)),
+        rmse=_root(mean((prediction - target) ** 2)),
+    )
+
+
+def score(each: Agreement, weight: jax.Array) -> jax.Array:
+    """Mean of {CCC, PCC, 1 - RMSE} over clips (weighted by `weight` [N]) and both dimensions."""
+    per_clip = (each.ccc + each.pcc + 1.0 - each.rmse).mean(-1) / 3.0
+    return (weight * per_clip).sum() / jnp.maximum(weight.sum(), 1.0)
+
+
+def attention_loss(attention: jax.Array, config: DSAMLConfig, weight: jax.Array) -> jax.Array:
+    """Draws the diagonals of the last layer's maps, averaged over heads and clips, to 0.9 and 0.1.
+
+    MSE(diagonal of the local map, 0.9) + MSE(diagonal of the global map, 0.1); a pass that is
+    switched off adds nothing. `attention` is [P, layers, N, heads, S, S], `weight` [N].
+    """
+    targets = [LOCAL_DIAGONAL] * config.local_attention + [
+        GLOBAL_DIAGONAL
+    ] * config.global_attention
+    if not targets:
+        return jnp.zeros((), attention.dtype)
+    diagonal_PNS = jnp.diagonal(attention[:, -1], axis1=-2, axis2=-1).mean(2)
+    weight = weight.astype(attention.dtype) / jnp.maximum(weight.sum(), 1.0)
+    diagonal_PS = (weight[:, None] * diagonal_PNS).sum(1)
+    return jnp.square(diagonal_PS - jnp.array(targets)[:, None]).mean(1).sum()
+
+
+class Batch(NamedTuple):
+    """N rated clips of S segments, and what else a loss needs that is not a weight.
+
+    Attributes:
+      log_mel: [N, S, T, F], natural log of mel power.
+      embedding: [N, G], global embedding of the clip's song.
+      curve: [N, S, 2], the ratings, (arousal, valence) in [-1, 1].
+      valid: [N, S] bool, where there is a rating; a clip without any has no weight.
+      statistics: running statistics of the normalisation; {} where none are tracked.
+    """
+
+    log_mel: jax.Array
+    embedding: jax.Array
+    curve: jax.Array
+    valid: jax.Array
+    statistics: Any
+
+
+class Report(NamedTuple):
+    """What a loss tells besides its value: the score, and updated running statistics."""
+
+    score: jax.Array
+    statistics: Any
+
+
+def dsaml_loss(config: DSAMLConfig, *, train: bool):
+    """loss(params, batch, key) -> (1 - score + attention loss, Report); pure.
+
+    `train` turns dropout on (with `key`), and running statistics, where there are any, into batch
+    statistics that are tracked.
+    """
+    model = DSAML(config)
+
+    def loss(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Report]:
+        output, updated = model.apply(
+            {"params": params, "statistics": batch.statistics},
+            batch.log_mel,
+            batch.embedding,
+            train=train,
+            rngs={"dropout": key},
+            mutable=["statistics"],
+        )
+        weight = batch.valid.any(-1).astype(output.curve.dtype)
+        value = score(agreement(output.curve, batch.curve, batch.valid), weight)
+        total = 1.0 - value + attention_loss(output.attention, config, weight)
+        return total, Report(value, updated.get("statistics", {}))
+
+    return loss
+
+
+def _ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    defined = denominator > 0
+    return jnp.where(defined, numerator / jnp.where(defined, denominator, 1.0), 0.0)
+
+
+def _root(x: jax.Array) -> jax.Array:
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
