@@ -32,12 +32,13 @@ def agreement(prediction: jax.Array, target: jax.Array, valid: jax.Array) -> Agr
 
     With population moments over those segments,
       CCC = 2 cov(p, t) / (var p + var t + (mean p - mean t)^2)       (Lin 1989)
-      PCC = cov(p, t) / (sd p · sd t)
+      PCC = cov(p, t) / (sd p · sd t + 1e-8 / S)                      (the release's epsilon)
       RMSE = sqrt(mean (p - t)^2)
-    A ratio of which the denominator is zero is 0 and has gradient zero.
+    Where both curves are flat and equal CCC is 0/0: it counts as 0, with gradient zero.
     """
     weight = valid.astype(prediction.dtype)[..., None]
-    weight = weight / jnp.maximum(weight.sum(-2, keepdims=True), 1.0)
+    count = jnp.maximum(weight.sum(-2), 1.0)
+    weight = weight / count[..., None, :]
 
     def mean(x):
         return (weight * x).sum(-2)
@@ -48,7 +49,7 @@ def agreement(prediction: jax.Array, target: jax.Array, valid: jax.Array) -> Agr
     covariance = mean(centred_p * centred_t)
     return Agreement(
         ccc=_ratio(2 * covariance, var_p + var_t + (mean_p - mean_t) ** 2),
-        pcc=_ratio(covariance, _root(var_p * var_t)),
+        pcc=covariance / (_root(var_p * var_t) + 1e-8 / count),
         rmse=_root(mean((prediction - target) ** 2)),
     )
 

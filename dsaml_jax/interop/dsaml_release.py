@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsaml_jax.errors import UserError
-from dsaml_jax.interop.torch_file import read_torch_file
+from dsaml_jax.interop.torch_file import pick_state_dict, read_torch_file
 from dsaml_jax.model import DSAMLConfig, initialize
 
 _ALIAS = re.compile(r"^multi_scale_attention\.multi_scale_attention\.(local|global)_attention\.")
@@ -56,7 +56,7 @@ def load_dsaml_checkpoint(path: str, config: DSAMLConfig | None = None) -> dict[
     """Variables of `DSAML(config)` from a `.pt` file of the release.
 
     Reads the file without PyTorch and without executing anything in it. The file holds the model's
-    `state_dict`, bare or under the key "state_dict" or "model_state_dict". Running statistics of
+    `state_dict`, by itself or under one key of a dictionary. Running statistics of
     the normalisation are returned where the config tracks them.
 
     Args:
@@ -71,21 +71,9 @@ def load_dsaml_checkpoint(path: str, config: DSAMLConfig | None = None) -> dict[
         aliases of one weight differ; all of them are listed.
     """
     config = config or DSAMLConfig(normalization="running")
-    return variables_from_release(read_state_dict(path), config, source=str(path))
-
-
-def read_state_dict(path: str) -> dict[str, np.ndarray]:
-    """The release's `state_dict` in a `.pt` file, bare or wrapped."""
-    content = read_torch_file(path)
-    for wrapper in ("state_dict", "model_state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    arrays = isinstance(content, Mapping) and all(
-        isinstance(value, np.ndarray) for value in content.values()
+    return variables_from_release(
+        pick_state_dict(read_torch_file(path), path), config, source=str(path)
     )
-    if not arrays:
-        raise UserError(f"{path}: expected a state_dict of named tensors; save model.state_dict().")
-    return dict(content)
 
 
 def variables_from_release(
@@ -102,7 +90,7 @@ def variables_from_release(
         elif weights[name].shape != shape:
             problems.append(f"{name} has shape {weights[name].shape}, expected {shape}")
         else:
-            value = np.transpose(weights[name], _axes_from_release(path, weights[name].ndim))
+            value = weights[name].transpose(np.argsort(_axes(path, weights[name].ndim)))
             leaves[path] = jnp.asarray(value, config.param_dtype)
     problems += _alias_problems(weights)
     known = set(names.values())
@@ -149,10 +137,15 @@ def release_names(config: DSAMLConfig) -> dict[str, str]:
     return names
 
 
-def _axes_from_release(path: str, rank: int) -> tuple[int, ...]:
-    """The order in which the release's axes are ours: [out, in, rows, columns] -> channels last."""
-    if path.endswith("/kernel") or path.endswith("/recurrent"):
-        return (2, 3, 1, 0) if rank == 4 else (1, 0)
+def axes_to_release(path: str, value: np.ndarray) -> np.ndarray:
+    """A variable with its axes in the release's order: [..., in, out] -> [out, in, ...]."""
+    return value.transpose(_axes(path, value.ndim))
+
+
+def _axes(path: str, rank: int) -> tuple[int, ...]:
+    """Which of our axes each of the release's is."""
+    if path.endswith(("/kernel", "/recurrent")):
+        return (3, 2, 0, 1) if rank == 4 else (1, 0)
     return tuple(range(rank))
 
 
@@ -172,8 +165,7 @@ def _release_shapes(
     shapes = {}
     for path in names:
         shape = ours[path].shape
-        order = np.argsort(_axes_from_release(path, len(shape)))
-        shapes[path] = tuple(shape[axis] for axis in order)
+        shapes[path] = tuple(shape[axis] for axis in _axes(path, len(shape)))
     projection = "params/fusion/project_local/kernel"
     stored = weights.get(names[projection])
     if stored is not None and stored.ndim == 2:
