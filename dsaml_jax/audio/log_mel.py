@@ -1,0 +1,51 @@
+"""Log-mel images of half-second segments (the local input)."""
+
+from __future__ import annotations
+
+import functools
+
+import librosa
+import numpy as np
+
+from dsaml_jax.audio.config import AudioConfig
+
+
+def cut_segments(waveform: np.ndarray, config: AudioConfig) -> np.ndarray:
+    """[samples] -> [S, segment samples]: whole segments from the start; a remainder is left out."""
+    size = config.segment_samples
+    count = len(waveform) // size
+    return waveform[: count * size].reshape(count, size)
+
+
+def log_mel(segments: np.ndarray, config: AudioConfig) -> np.ndarray:
+    """ln(mel power + floor) of each segment, [S, samples] -> [S, T, F] float32.
+
+    The STFT is taken inside each segment: Hann window (periodic), frames centred, reflect padding,
+    power spectrum; HTK-scale mel triangles without normalisation. (Released code of Zhang et al.,
+    AAAI 2025.)
+    """
+    spectrum = librosa.stft(
+        segments.astype(np.float32),
+        n_fft=config.window,
+        hop_length=config.hop,
+        window="hann",
+        center=True,
+        pad_mode="reflect",
+    )
+    power = spectrum.real**2 + spectrum.imag**2
+    mel = np.einsum("fk,skt->stf", mel_filters(config), power, optimize=True)
+    return np.log(mel + np.float32(config.floor))
+
+
+@functools.lru_cache(maxsize=8)
+def mel_filters(config: AudioConfig) -> np.ndarray:
+    """[F, FFT bins] triangles on the HTK mel scale from 0 Hz to half the sample rate."""
+    return librosa.filters.mel(
+        sr=config.sample_rate,
+        n_fft=config.window,
+        n_mels=config.mel_bands,
+        fmin=0.0,
+        fmax=config.sample_rate / 2,
+        htk=True,
+        norm=None,
+    )
