@@ -112,12 +112,21 @@ def test_nothing_valid_is_undefined_and_one_frame_has_an_error_only():
     assert found["rmse"][1] == pytest.approx([0.5, 0.5])
 
 
-@pytest.mark.parametrize("role", ["prediction", "target"])
-def test_what_is_not_finite_is_refused(role):
+@pytest.mark.parametrize(
+    ("role", "name"), [("prediction", "adapted predictions"), ("target", "ratings")]
+)
+def test_what_is_not_finite_is_refused(role, name):
     curves = {"prediction": np.zeros((3, 5, 2)), "target": np.zeros((3, 5, 2))}
+    valid = np.ones((3, 5), bool)
     curves[role][1, 2, 0] = np.inf
-    with pytest.raises(UserError, match=rf"{role}s of 1 of 3 sequences \(the first is number 1\)"):
-        metrics.sequence_metrics(**curves, valid=np.ones((3, 5), bool))
+    with pytest.raises(
+        UserError, match=rf"The {name} of 1 of 3 sequences \(the first is number 1,"
+    ):
+        metrics.sequence_metrics(**curves, valid=valid, name="adapted")
+    valid[1, 2] = False
+    assert not np.isnan(metrics.sequence_metrics(**curves, valid=valid)["rmse"]).any()
+    with pytest.raises(ValueError, match="expected"):
+        metrics.sequence_metrics(**curves, valid=valid[:, :4])
 
 
 def test_averages_go_over_sequences_then_annotators_and_skip_undefined_ones():

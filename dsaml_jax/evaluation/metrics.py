@@ -38,7 +38,7 @@ thousand times below the smallest movement of a rating slider."""
 
 
 def sequence_metrics(
-    prediction: np.ndarray, target: np.ndarray, valid: np.ndarray
+    prediction: np.ndarray, target: np.ndarray, valid: np.ndarray, name: str = "given"
 ) -> dict[str, np.ndarray]:
     """The metrics of every sequence and dimension.
 
@@ -46,6 +46,7 @@ def sequence_metrics(
       prediction: [N, L, 2].
       target: [N, L, 2].
       valid: [N, L] bool; what lies in other frames is never looked at and may be NaN.
+      name: of the prediction, for messages.
 
     Returns:
       `ccc`, `pcc`, `rmse`, each [N, 2] float64; NaN where undefined: PCC and CCC of a flat target
@@ -55,8 +56,8 @@ def sequence_metrics(
       UserError: a valid frame is not a finite number, in the prediction or in the target.
     """
     valid = np.asarray(valid, bool)
-    prediction = _finite("prediction", prediction, valid)
-    target = _finite("target", target, valid)
+    prediction = _finite(f"{name} predictions", prediction, valid, _MEND_PREDICTIONS)
+    target = _finite("ratings", target, valid, "mend these ratings or leave them out")
     frames = valid.sum(axis=1)[:, None]
     safe_frames = np.maximum(frames, 1)
 
@@ -141,21 +142,19 @@ def left_out(per_annotator: Mapping[str, np.ndarray]) -> dict[str, int]:
     return {name: int(np.isnan(values).sum()) for name, values in per_annotator.items()}
 
 
-def _finite(role: str, curves: np.ndarray, valid: np.ndarray) -> np.ndarray:
+_MEND_PREDICTIONS = "lower the learning rates, or go on from an earlier checkpoint"
+
+
+def _finite(what: str, curves: np.ndarray, valid: np.ndarray, mend: str) -> np.ndarray:
     """The curves in float64 with zeros in invalid frames; refuses what is not a number."""
-    if np.shape(curves) != (*valid.shape, len(DIMENSIONS)):
-        expected = (*valid.shape, len(DIMENSIONS))
-        raise ValueError(f"{role}s have shape {np.shape(curves)}, expected {expected}")
+    expected = (*valid.shape, len(DIMENSIONS))
+    if np.shape(curves) != expected:
+        raise ValueError(f"the {what} have shape {np.shape(curves)}, expected {expected}")
     curves = np.where(valid[..., None], np.asarray(curves, np.float64), 0.0)
     broken = np.flatnonzero(~np.isfinite(curves).all(axis=(1, 2)))
     if broken.size:
         raise UserError(
-            f"The {role}s of {broken.size} of {len(curves)} sequences (the first is number "
-            f"{broken[0]}) hold values that are not finite numbers where the rating is valid: "
-            + (
-                "lower the learning rates or train again from an earlier checkpoint."
-                if role == "prediction"
-                else "mend these ratings or leave them out."
-            )
+            f"The {what} of {broken.size} of {len(curves)} sequences (the first is number "
+            f"{broken[0]}, counted from 0) are NaN or infinite: {mend}."
         )
     return curves
