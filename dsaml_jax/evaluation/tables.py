@@ -167,7 +167,7 @@ def _number(value: float | None) -> str:
 def _interval(interval: Interval) -> str:
     if interval.mean is None:
         return "-"
-    ends = "-" if interval.low is None else f"{interval.low:+.3f}, {interval.high:+.3f}"
+    ends = "-" if interval.low is None else f"{interval.low:+z.3f}, {interval.high:+z.3f}"
     return f"{interval.mean:+z.3f} [{ends}]" + (" *" if interval.excludes_zero() else "")
 
 
