@@ -1,0 +1,160 @@
+"""RMSE, PCC and CCC of curves: per sequence and dimension, then per annotator, then over all.
+
+A sequence is one annotator's curve of one song. Moments are population moments over its valid
+frames, in float64. With p the prediction and t the target of one dimension,
+
+    RMSE = sqrt(mean (p - t)²)
+    PCC  = cov(p, t) / (sd_p sd_t)
+    CCC  = 2 cov(p, t) / (var_p + var_t + (mean_p - mean_t)²)        (Lin, Biometrics 1989)
+
+What a flat curve does, a curve being flat where its standard deviation is at most `FLAT`:
+
+- Flat target: PCC is 0/0, and CCC is 0 however near the prediction is. Neither says anything
+  about the prediction, so both are undefined: NaN per sequence, counted, in no mean.
+- Flat prediction of a varying target: CCC is 0 by its formula. PCC is 0/0 again, but here it is
+  taken as 0, no association, by convention: the constant baseline is such a prediction, and rows
+  of a table can be compared only over the same sequences.
+
+So whether a value is defined depends on the target alone, never on who predicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dsaml_jax.datasets.schema import DIMENSIONS
+from dsaml_jax.errors import UserError
+
+METRICS = ("ccc", "pcc", "rmse")
+
+METRIC_NAMES = METRICS + tuple(f"{metric}_{name}" for metric in METRICS for name in DIMENSIONS)
+"""Every reported metric: `ccc_arousal` is of one dimension, plain `ccc` the mean of both."""
+
+FLAT = 1e-6
+"""Largest standard deviation of a flat curve: above float32 noise on the scale [-1, 1], and a
+thousand times below the smallest movement of a rating slider."""
+
+
+def sequence_metrics(
+    prediction: np.ndarray, target: np.ndarray, valid: np.ndarray, name: str = "given"
+) -> dict[str, np.ndarray]:
+    """The metrics of every sequence and dimension.
+
+    Args:
+      prediction: [N, L, 2].
+      target: [N, L, 2].
+      valid: [N, L] bool; what lies in other frames is never looked at and may be NaN.
+      name: of the prediction, for messages.
+
+    Returns:
+      `ccc`, `pcc`, `rmse`, each [N, 2] float64; NaN where undefined: PCC and CCC of a flat target
+      (which one valid frame is), all three where no frame is valid.
+
+    Raises:
+      UserError: a valid frame is not a finite number, in the prediction or in the target.
+    """
+    valid = np.asarray(valid, bool)
+    prediction = _finite(f"{name} predictions", prediction, valid, _MEND_PREDICTIONS)
+    target = _finite("ratings", target, valid, "mend these ratings or leave them out")
+    frames = valid.sum(axis=1)[:, None]
+    safe_frames = np.maximum(frames, 1)
+
+    def mean(values):
+        return np.where(valid[..., None], values, 0.0).sum(axis=1) / safe_frames
+
+    mean_p, mean_t = mean(prediction), mean(target)
+    centred_p, centred_t = prediction - mean_p[:, None], target - mean_t[:, None]
+    var_p, var_t = mean(centred_p**2), mean(centred_t**2)
+    covariance = mean(centred_p * centred_t)
+
+    flat_p, flat_t = np.sqrt(var_p) <= FLAT, np.sqrt(var_t) <= FLAT
+    product = np.sqrt(var_p) * np.sqrt(var_t)
+    pcc = np.where(flat_p, 0.0, covariance / np.where(flat_p | flat_t, 1.0, product))
+    spread = var_p + var_t + (mean_p - mean_t) ** 2
+    ccc = 2 * covariance / np.where(flat_t, 1.0, spread)
+    rmse = np.sqrt(mean((prediction - target) ** 2))
+    return {
+        "ccc": np.where(flat_t, np.nan, ccc),
+        "pcc": np.where(flat_t, np.nan, np.clip(pcc, -1.0, 1.0)),
+        "rmse": np.where(frames > 0, rmse, np.nan),
+    }
+
+
+def undefined_counts(per_sequence: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """How many sequences have no value, for every name of `METRIC_NAMES`.
+
+    A plain name counts both of its dimensions: `ccc` = `ccc_arousal` + `ccc_valence`.
+
+    Args:
+      per_sequence: of `sequence_metrics`.
+    """
+    counts = {}
+    for metric in METRICS:
+        missing = np.isnan(per_sequence[metric]).sum(axis=0)
+        counts[metric] = int(missing.sum())
+        counts |= {f"{metric}_{name}": int(missing[i]) for i, name in enumerate(DIMENSIONS)}
+    return {name: counts[name] for name in METRIC_NAMES}
+
+
+def annotator_means(
+    per_sequence: Mapping[str, np.ndarray], annotator_index: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The metrics of every annotator: means over the annotator's defined sequences.
+
+    Args:
+      per_sequence: of `sequence_metrics`, each [N, 2].
+      annotator_index: [N], who rated; any values, annotators come out in their sorted order.
+
+    Returns:
+      For every name of `METRIC_NAMES` an array [A]; NaN where the annotator has no defined
+      sequence. A plain metric is the mean of the annotator's two dimensions, and undefined unless
+      both are defined.
+    """
+    people, index = np.unique(np.asarray(annotator_index), return_inverse=True)
+    means = {}
+    for metric in METRICS:
+        values = per_sequence[metric]
+        sums, counts = np.zeros((2, len(people), len(DIMENSIONS)))
+        np.add.at(sums, index, np.nan_to_num(values, nan=0.0))
+        np.add.at(counts, index, ~np.isnan(values))
+        by_dimension = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        means[metric] = by_dimension.mean(axis=1)
+        means |= {f"{metric}_{name}": by_dimension[:, i] for i, name in enumerate(DIMENSIONS)}
+    return {name: means[name] for name in METRIC_NAMES}
+
+
+def average(per_annotator: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """The mean over the annotators that have a value; None where nobody has.
+
+    Args:
+      per_annotator: of `annotator_means`, each [A].
+    """
+    return {
+        name: None if np.isnan(values).all() else float(np.nanmean(values))
+        for name, values in per_annotator.items()
+    }
+
+
+def left_out(per_annotator: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """How many annotators `average` leaves out because none of their sequences has a value."""
+    return {name: int(np.isnan(values).sum()) for name, values in per_annotator.items()}
+
+
+_MEND_PREDICTIONS = "lower the learning rates, or go on from an earlier checkpoint"
+
+
+def _finite(what: str, curves: np.ndarray, valid: np.ndarray, mend: str) -> np.ndarray:
+    """The curves in float64 with zeros in invalid frames; refuses what is not a number."""
+    expected = (*valid.shape, len(DIMENSIONS))
+    if np.shape(curves) != expected:
+        raise ValueError(f"the {what} have shape {np.shape(curves)}, expected {expected}")
+    curves = np.where(valid[..., None], np.asarray(curves, np.float64), 0.0)
+    broken = np.flatnonzero(~np.isfinite(curves).all(axis=(1, 2)))
+    if broken.size:
+        raise UserError(
+            f"The {what} of {broken.size} of {len(curves)} sequences (the first is number "
+            f"{broken[0]}, counted from 0) are NaN or infinite: {mend}."
+        )
+    return curves

@@ -1,0 +1,235 @@
+"""Figures: listeners' curves over time, learning curves, the inner loop's loss.
+
+Every figure is 1000 pixels wide, so that it reads in a README, and uses the colours of Okabe and
+Ito, which people with a colour vision deficiency can tell apart. matplotlib's `Figure` is used
+directly: no window, no global state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from dsaml_jax.datasets.schema import DIMENSIONS, RATING_HZ
+from dsaml_jax.evaluation.metrics import METRICS, sequence_metrics
+
+BLACK, BLUE, ORANGE, GREEN = "#222222", "#0072B2", "#D55E00", "#009E73"
+PURPLE, SKY, GREY, YELLOW = "#CC79A7", "#56B4E9", "#888888", "#E69F00"
+_ROW_COLOURS = {
+    "constant": GREY,
+    "population": SKY,
+    "shifted": PURPLE,
+    "wrong_listener": GREEN,
+    "adapted": ORANGE,
+    "oracle": BLACK,
+}
+_OTHER_COLOURS = (BLUE, YELLOW)
+_WIDTH, _DPI = 10.0, 100
+
+
+@dataclasses.dataclass(frozen=True)
+class ListenerCurves:
+    """One listener's rating of one song and what was predicted for it.
+
+    Attributes:
+      listener_id, song_id: for the title.
+      rating, population, adapted: [L, 2] (arousal, valence).
+      control: [L, 2], adapted on another listener's ratings; None to leave it out.
+      valid: [L] bool; None if every frame is rated.
+      start_s: time of the first rating from the start of the song, in seconds.
+    """
+
+    listener_id: str
+    song_id: str
+    rating: np.ndarray
+    population: np.ndarray
+    adapted: np.ndarray
+    control: np.ndarray | None = None
+    valid: np.ndarray | None = None
+    start_s: float = 0.0
+
+
+def listener_figure(path: str | os.PathLike[str], listeners: Sequence[ListenerCurves]) -> None:
+    """Rating, population curve and adapted curve over time: a column a listener.
+
+    Args:
+      path: of the PNG.
+      listeners: two to four read best.
+    """
+    figure = _figure(height=5.2)
+    axes = figure.subplots(
+        len(DIMENSIONS), len(listeners), sharex="col", sharey=True, squeeze=False
+    )
+    for column, listener in enumerate(listeners):
+        axes[0, column].set_title(_listener_title(listener), fontsize=10)
+        for row in range(len(DIMENSIONS)):
+            _draw_listener(axes[row, column], listener, row)
+        axes[-1, column].set_xlabel("time in the song (s)")
+    for row, name in enumerate(DIMENSIONS):
+        axes[row, 0].set_ylabel(f"{name} (−1 to 1)")
+    lines = {
+        label: line
+        for axis in axes[0]
+        for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), frameon=False
+    )
+    _save(figure, path)
+
+
+def learning_curves(path: str | os.PathLike[str], history: Sequence[Mapping[str, Any]]) -> None:
+    """Training loss and score, and validation CCC of every row, by meta-step.
+
+    Args:
+      path: of the PNG.
+      history: lines of `metrics.jsonl`: each with `step`; those of training with `train/loss` and
+        `train/score`, those of validation with `validation/ROW/ccc`. Other keys are not drawn,
+        and neither is what is missing or null.
+    """
+    figure = _figure(height=3.6)
+    loss, score, validation = figure.subplots(1, 3)
+    panels = ((loss, "loss", BLUE, "lower is better"), (score, "score", GREEN, "higher is better"))
+    for axis, name, colour, better in panels:
+        steps, values = _series(history, f"train/{name}")
+        axis.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
+        axis.plot(steps, _smooth(values), color=colour, linewidth=1.8)
+        axis.set_title(f"training {name} ({better})", fontsize=10)
+    rows = {key.split("/")[1]: None for line in history for key in line if _is_row(key)}
+    others = itertools.cycle(_OTHER_COLOURS)
+    for row in rows:
+        steps, values = _series(history, f"validation/{row}/ccc")
+        validation.plot(
+            steps,
+            values,
+            color=_ROW_COLOURS[row] if row in _ROW_COLOURS else next(others),
+            marker="o" if len(steps) < 40 else None,
+            markersize=3,
+            linewidth=1.5,
+            label=row.replace("_", " "),
+        )
+    validation.set_title("validation CCC (higher is better)", fontsize=10)
+    if rows:
+        figure.legend(loc="outside lower right", ncols=len(rows), fontsize=9, frameon=False)
+    for axis in (loss, score, validation):
+        axis.set_xlabel("meta-step")
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    _save(figure, path)
+
+
+def inner_loop_figure(
+    path: str | os.PathLike[str], support: np.ndarray, query: np.ndarray | None = None
+) -> None:
+    """What adapting does to the loss: median over tasks and the band of its middle half.
+
+    Args:
+      path: of the PNG.
+      support: [tasks, K + 1], loss on the support song before the first inner step (0) to after
+        the last (K).
+      query: [tasks, K + 1], loss on the query songs at the same weights; None if not measured.
+    """
+    figure = _figure(height=3.8)
+    axis = figure.subplots()
+    drawn = [(support, "support song (adapted on)", BLUE)]
+    if query is not None:
+        drawn.append((query, "query songs (not seen)", ORANGE))
+    for losses, label, colour in drawn:
+        low, median, high = np.nanquantile(
+            np.asarray(losses, np.float64), [0.25, 0.5, 0.75], axis=0
+        )
+        steps = np.arange(len(median))
+        axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        axis.plot(steps, median, color=colour, linewidth=2, marker="o", markersize=3, label=label)
+    axis.set_xlabel("inner step")
+    axis.set_ylabel("loss")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_title(
+        f"Adapting to a listener: median of {len(support)} tasks, band from 25 % to 75 %",
+        fontsize=10,
+    )
+    axis.legend(frameon=False)
+    _save(figure, path)
+
+
+def _draw_listener(axis: Axes, listener: ListenerCurves, dimension: int) -> None:
+    seconds = listener.start_s + np.arange(len(listener.rating)) / RATING_HZ
+    valid = _valid(listener)
+
+    def draw(curves, label, **style):
+        axis.plot(seconds, np.where(valid, curves[:, dimension], np.nan), label=label, **style)
+
+    draw(listener.rating, "rating", color=BLACK, linewidth=2.2)
+    draw(listener.population, "population model", color=SKY, linewidth=1.8, linestyle=(0, (5, 2)))
+    if listener.control is not None:
+        label = "adapted to another listener"
+        draw(listener.control, label, color=GREEN, linewidth=1, linestyle=(0, (1, 1)))
+    draw(listener.adapted, "adapted to this listener", color=ORANGE, linewidth=2)
+    axis.axhline(0, color="#BBBBBB", linewidth=0.8, zorder=0)
+
+
+def _listener_title(listener: ListenerCurves) -> str:
+    ccc = {}
+    for name in ("population", "adapted"):
+        values = sequence_metrics(
+            getattr(listener, name)[None], listener.rating[None], _valid(listener)[None], name
+        )["ccc"].mean()
+        ccc[name] = "undefined" if math.isnan(values) else f"{values:z.2f}"
+    return (
+        f"listener {_short(listener.listener_id)}, song {_short(listener.song_id)}\n"
+        f"CCC: population {ccc['population']}, adapted {ccc['adapted']}"
+    )
+
+
+def _short(name: str, longest: int = 14) -> str:
+    """Of a long id its start: titles of neighbouring columns must not meet."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def _valid(listener: ListenerCurves) -> np.ndarray:
+    return np.ones(len(listener.rating), bool) if listener.valid is None else listener.valid
+
+
+def _is_row(key: str) -> bool:
+    parts = key.split("/")
+    return len(parts) == 3 and parts[0] == "validation" and parts[2] == METRICS[0]
+
+
+def _series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the lines that have this key."""
+    points = [(line["step"], line[key]) for line in history if line.get(key) is not None]
+    return tuple(np.reshape(np.asarray(points, np.float64), (-1, 2)).T)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """A moving mean over a tenth of the run, over what there is of it at both ends."""
+    if len(values) == 0:
+        return values
+    kernel = np.ones(2 * (len(values) // 20) + 1)
+    present = np.convolve(np.ones(len(values)), kernel, mode="same")
+    return np.convolve(values, kernel, mode="same") / present
+
+
+def _figure(height: float) -> Figure:
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(True, color="#EEEEEE", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.tick_params(labelsize=9)
+    # No software version in the file: the same curves give the same bytes.
+    figure.savefig(path, format="png", metadata={"Software": None})
