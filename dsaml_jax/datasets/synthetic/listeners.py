@@ -1,0 +1,166 @@
+"""Simulated annotators: how one listener hears a song's cues, and what their hand makes of it.
+
+What a listener perceives, for each dimension d (arousal, valence), in a song with cues z_c(t):
+
+    x_d(t) = sum_c w_dc z_c(t)                   the listener's own weights of the cues
+    dy_d/dt = (x_d(t - lag) - y_d(t)) / inertia  a reaction lag, then leaky integration
+    p_d(t) = tanh(offset_d + gain_d y_d(t))      noise-free
+
+and what they rate, every half second:
+
+    r_d(t) = clip(p_d(t) + level error + drift_d(t), -1, 1)
+
+with one level error a rating and dimension, and a drift that is a first-order autoregression of
+the listener's own width of movement. Leaky integration and a lag of a few seconds are what fits
+continuous ratings (Schubert 2004); cues act linearly (Eerola, Friberg and Bresin 2013).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from dsaml_jax.datasets.schema import RATING_HZ
+from dsaml_jax.datasets.synthetic.music import CUE_HZ, CUES
+
+# Effect of one standard deviation of a cue, rows as `CUES`, columns (arousal, valence). Signs and
+# order of size: Gabrielsson and Lindström (2010), Eerola et al. (2013), Schubert (2004): arousal is
+# tempo, loudness, brightness and density; valence is mode, then tempo and register. Scaled so that
+# songs differ by a sd of 0.27 in arousal and 0.21 in valence, as DEAM's averaged labels do.
+AVERAGE_WEIGHTS = {
+    "tempo": (0.155, 0.095),
+    "loudness": (0.165, 0.0),
+    "brightness": (0.110, 0.045),
+    "mode": (0.015, 0.170),
+    "register": (0.015, 0.070),
+    "density": (0.120, 0.045),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Listener:
+    """One listener: what they carry from song to song.
+
+    Attributes:
+      weights: [6, 2] effect of a standard deviation of each cue on (arousal, valence).
+      offset: [2] where silence of all cues lies on the scale.
+      gain: [2] how widely the listener moves, 1 for the average one.
+      lag_s: reaction time in seconds.
+      inertia_s: time constant of the leaky integration in seconds.
+    """
+
+    weights: np.ndarray
+    offset: np.ndarray
+    gain: np.ndarray
+    lag_s: float
+    inertia_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ListenerSpread:
+    """How listeners differ, and how noisy they are. Pairs are (arousal, valence).
+
+    The defaults are fitted to real ratings; `tests/test_synthetic.py` states both side by side.
+
+    Attributes:
+      offset_sd: personal offsets; small, since the level of one song hardly foretells the next.
+      log_gain_sd: personal gains, log-normal with mean 1; large, since width of movement does.
+      weight_sd: personal deviation of each cue's weight from the average listener's.
+      lag_s, inertia_s: mean over listeners; each listener's is uniform within half of it.
+      level_error_sd: of one rating; includes memories that a song brings back to one listener.
+      drift_sd: stationary sd of a rating's drift for a listener of gain 1.
+      drift_time_s: its correlation time.
+    """
+
+    offset_sd: tuple[float, float] = (0.11, 0.08)
+    log_gain_sd: tuple[float, float] = (0.40, 0.40)
+    weight_sd: tuple[float, float] = (0.07, 0.08)
+    lag_s: float = 1.5
+    inertia_s: float = 1.0
+    level_error_sd: tuple[float, float] = (0.19, 0.19)
+    drift_sd: tuple[float, float] = (0.07, 0.08)
+    drift_time_s: float = 6.0
+
+
+def average_listener(spread: ListenerSpread) -> Listener:
+    """The listener with the mean of every parameter, who perceives the population curve."""
+    return Listener(
+        weights=np.array([AVERAGE_WEIGHTS[cue] for cue in CUES]),
+        offset=np.zeros(2),
+        gain=np.ones(2),
+        lag_s=spread.lag_s,
+        inertia_s=spread.inertia_s,
+    )
+
+
+def draw_listener(rng: np.random.Generator, spread: ListenerSpread) -> Listener:
+    """Draws one listener from the population."""
+    average = average_listener(spread)
+    log_gain_sd = np.asarray(spread.log_gain_sd)
+    return Listener(
+        weights=average.weights + rng.standard_normal((len(CUES), 2)) * spread.weight_sd,
+        offset=rng.standard_normal(2) * spread.offset_sd,
+        gain=np.exp(log_gain_sd * rng.standard_normal(2) - log_gain_sd**2 / 2),
+        lag_s=spread.lag_s * rng.uniform(0.5, 1.5),
+        inertia_s=spread.inertia_s * rng.uniform(0.5, 1.5),
+    )
+
+
+def perceive(
+    listener: Listener, cues: np.ndarray, ratings_start_s: float, ratings: int
+) -> np.ndarray:
+    """What the listener perceives of a song, without noise (the equations above).
+
+    Args:
+      listener: who listens.
+      cues: [steps, 6] standardised cues at `CUE_HZ` from the start of the sound; before it, and
+        after the last step, they are held.
+      ratings_start_s: time of the first rating.
+      ratings: how many, `RATING_HZ` a second.
+
+    Returns:
+      [ratings, 2] float32 in (-1, 1).
+    """
+    fine_hz = 10.0
+    fine_s = np.arange(0, ratings_start_s + ratings / RATING_HZ, 1 / fine_hz)
+    heard = cues @ listener.weights
+    knots_s = np.arange(len(cues)) / CUE_HZ + listener.lag_s
+    leak = 1 - np.exp(-1 / (fine_hz * listener.inertia_s))
+    integrated = np.empty((len(fine_s), 2))
+    for d in range(2):
+        delayed = np.interp(fine_s, knots_s, heard[:, d])
+        integrated[:, d] = _autoregression(1 - leak, leak * delayed, start=delayed[0])
+    perceived = np.tanh(listener.offset + listener.gain * integrated)
+    times_s = ratings_start_s + np.arange(ratings) / RATING_HZ
+    return np.stack(
+        [np.interp(times_s, fine_s, perceived[:, d]) for d in range(2)], axis=-1
+    ).astype(np.float32)
+
+
+def rate(
+    rng: np.random.Generator, listener: Listener, perceived: np.ndarray, spread: ListenerSpread
+) -> np.ndarray:
+    """One noisy rating of what was perceived: [ratings, 2] float32 in [-1, 1]."""
+    level = rng.standard_normal(2) * spread.level_error_sd
+    keep = np.exp(-1 / (RATING_HZ * spread.drift_time_s))
+    shocks = rng.standard_normal((len(perceived), 2))
+    drift = np.stack(
+        [
+            _autoregression(keep, np.sqrt(1 - keep**2) * shocks[:, d], start=shocks[0, d])
+            for d in range(2)
+        ],
+        axis=-1,
+    )
+    noise = level + drift * listener.gain * spread.drift_sd
+    return np.clip(perceived + noise, -1, 1).astype(np.float32)
+
+
+def _autoregression(keep: float, drive: np.ndarray, start: float) -> np.ndarray:
+    """y_0 = start, y_t = keep y_{t-1} + drive_t."""
+    out = np.empty(len(drive))
+    value = start
+    for t, push in enumerate(drive.tolist()):
+        value = start if t == 0 else keep * value + push
+        out[t] = value
+    return out
