@@ -3,9 +3,9 @@
 from dsaml_jax.datasets.synthetic.builder import (
     Synthetic,
     SyntheticConfig,
-    SyntheticSettings,
     builder_config,
     prepare,
 )
+from dsaml_jax.datasets.synthetic.settings import SyntheticSettings
 
 __all__ = ["Synthetic", "SyntheticConfig", "SyntheticSettings", "builder_config", "prepare"]

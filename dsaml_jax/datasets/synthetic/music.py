@@ -18,15 +18,13 @@ CUES = ("tempo", "loudness", "brightness", "mode", "register", "density")
 CUE_HZ = 2.0
 """Samples a second of a cue trajectory; between them cues move linearly."""
 
-LARGEST_CUE = 2.5
-"""Cues are kept within this many standard deviations, so that all of them can be played."""
-
-_MOVEMENT = 0.28  # within-song over between-song sd: 0.07 / 0.25 in DEAM's averaged labels
-_SMOOTHNESS_S = 4.0  # correlation time of the movement: lag-1 autocorrelation 0.985 at 2 Hz
+_LARGEST_LEVEL = 2.0  # standard deviations; beyond, some cues could not be played
+_MOVEMENT = 0.36  # within-song sd of a cue, as a share of its sd over songs
+_SMOOTHNESS_S = 4.0  # correlation exp(-1/2) after so long: phrases, not beats
 
 _PARTIALS = 8
 _CYCLE = 2048  # samples of one tabulated period
-_ROOTS = (0, 5, 7, 0, 9, 5, 7, 7)  # semitones above C: one chord each, then again
+_ROOTS = (0, 0, 5, 5, 7, 7, 0, 0)  # semitones above C: one chord a beat, then again
 _MAJOR = np.array([0, 2, 4, 5, 7, 9, 11])
 _MINOR = np.array([0, 2, 3, 5, 7, 8, 10])
 _CHORD_BASE = 60  # MIDI number of the chords' C
@@ -35,8 +33,8 @@ _CHORD_BASE = 60  # MIDI number of the chords' C
 def cue_trajectories(rng: np.random.Generator, steps: int) -> np.ndarray:
     """Draws the cues of one song: a level a cue for the song, plus smooth movement.
 
-    z_c(t) = level_c + 0.28 m_c(t), level ~ N(0, 1), m a stationary Gaussian process of unit
-    variance, white noise smoothed by a Gaussian window of 4 s.
+    z_c(t) = level_c + 0.36 m_c(t), level ~ N(0, 1) clipped to [-2, 2], m a stationary Gaussian
+    process of unit variance with autocorrelation exp(-t² / (2 (4 s)²)).
 
     Args:
       rng: the song's own generator.
@@ -51,10 +49,10 @@ def cue_trajectories(rng: np.random.Generator, steps: int) -> np.ndarray:
     reach = int(np.ceil(4 * width))
     window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     window /= np.linalg.norm(window)
-    level = rng.standard_normal(len(CUES))
+    level = np.clip(rng.standard_normal(len(CUES)), -_LARGEST_LEVEL, _LARGEST_LEVEL)
     noise = rng.standard_normal((len(CUES), steps + 2 * reach))
     movement = np.stack([np.convolve(row, window, mode="valid") for row in noise], axis=-1)
-    return np.clip(level + _MOVEMENT * movement, -LARGEST_CUE, LARGEST_CUE)
+    return level + _MOVEMENT * movement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +120,8 @@ def _majors(cues: np.ndarray, times_s: np.ndarray) -> np.ndarray:
 
 
 def _chords(cues: np.ndarray, beats: np.ndarray) -> _Notes:
-    """A triad every two beats, in close position around middle C."""
-    start = beats[:-1:2]
-    length = np.diff(beats[::2], append=beats[-1] + beats[-1] - beats[-2])[: len(start)]
+    """A triad a beat, in close position around middle C."""
+    start, length = beats[:-1], np.diff(beats)
     third = np.where(_majors(cues, start), 4, 3)
     root = np.resize(_ROOTS, len(start))
     triad = np.stack([root, root + third, root + 7], axis=-1) % 12 + _CHORD_BASE
@@ -132,7 +129,7 @@ def _chords(cues: np.ndarray, beats: np.ndarray) -> _Notes:
         np.repeat(start, 3),
         np.repeat(length, 3),
         triad.ravel(),
-        np.tile([0.3, 0.45, 0.3], len(start)),  # the third, which tells the mode, a little louder
+        np.tile([0.3, 0.5, 0.3], len(start)),  # the third, which tells the mode, a little louder
     )
 
 

@@ -1,0 +1,85 @@
+"""Draws simulated songs with their ratings: who rates what, and a random stream for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from dsaml_jax.datasets import schema
+from dsaml_jax.datasets.synthetic import listeners, music
+from dsaml_jax.datasets.synthetic.settings import SPLITS, SyntheticSettings
+
+_SONG, _ANNOTATOR, _RATING = range(3)  # what a random stream belongs to
+
+
+def songs(settings: SyntheticSettings, split: str) -> Iterator[schema.Song]:
+    """Draws the songs of a split, each with all its ratings.
+
+    Every song, annotator and rating has a random stream of its own, named by split and index: a
+    song sounds the same, and an annotator hears it the same, however many others there are.
+    """
+    annotators = draw_annotators(settings, split)
+    rated_by = draw_assignment(settings, split)
+    average = listeners.average_listener(settings.spread)
+    for i in range(getattr(settings, f"{split}_songs")):
+        heard = (draw_cues(settings, split, i), settings.ratings_start_s, settings.ratings)
+        ratings = []
+        for j in np.flatnonzero(rated_by[:, i]):
+            name, listener = annotators[j]
+            rng = _stream(settings, split, _RATING, i, j)
+            perceived = listeners.perceive(listener, *heard)
+            curve = listeners.rate(rng, listener, perceived, settings.spread)
+            ratings.append(schema.Rating(name, curve, perceived))
+        yield schema.Song(
+            song_id=f"{split}-song-{i:04d}",
+            duration_s=settings.duration_s,
+            ratings_start_s=settings.ratings_start_s,
+            ratings=tuple(ratings),
+            waveform=music.render(
+                _stream(settings, split, _SONG, i, 1),
+                heard[0],
+                settings.duration_s,
+                settings.sample_rate,
+            ),
+            sample_rate=settings.sample_rate,
+            population=listeners.perceive(average, *heard),
+        )
+
+
+def draw_cues(settings: SyntheticSettings, split: str, song: int) -> np.ndarray:
+    """[steps, 6]: the cues of a song of the split, from the start of its sound to the end."""
+    steps = int(np.ceil(settings.duration_s * music.CUE_HZ)) + 1
+    return music.cue_trajectories(_stream(settings, split, _SONG, song, 0), steps)
+
+
+def draw_annotators(
+    settings: SyntheticSettings, split: str
+) -> list[tuple[str, listeners.Listener]]:
+    """The annotators of a split: (annotator id, listener)."""
+    return [
+        (
+            f"{split}-annotator-{j:04d}",
+            listeners.draw_listener(_stream(settings, split, _ANNOTATOR, j, 0), settings.spread),
+        )
+        for j in range(getattr(settings, f"{split}_annotators"))
+    ]
+
+
+def draw_assignment(settings: SyntheticSettings, split: str) -> np.ndarray:
+    """[annotators, songs] bool: who rates what."""
+    songs = getattr(settings, f"{split}_songs")
+    annotators = getattr(settings, f"{split}_annotators")
+    rated = np.zeros((annotators, songs), bool)
+    for j in range(annotators):
+        rng = _stream(settings, split, _ANNOTATOR, j, 1)
+        share = 1 - rng.random()
+        wanted = settings.minimum_songs * share ** (-1 / settings.activity_exponent)
+        count = int(min(wanted, songs))
+        rated[j, np.argsort(rng.random(songs))[:count]] = True
+    return rated
+
+
+def _stream(settings: SyntheticSettings, split: str, kind: int, *index: int) -> np.random.Generator:
+    key = (SPLITS.index(split), kind, *(int(i) for i in index))
+    return np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=key))
