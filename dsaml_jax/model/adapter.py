@@ -2,18 +2,21 @@
 
     conv (3 x 1) -> norm -> ReLU -> pool -> conv (3 x 3) -> norm -> ReLU -> pool -> conv (1 x 1)
 
-Convolutions are written as shifted multiply-adds (one input channel) and as one matmul over patches
-(several), and pooling as a maximum of strided slices: under `vmap` over adapted weights `lax`
-convolutions become grouped convolutions, which compilers serve badly.
+Clips are computed one after another in a rematerialised loop: a clip's arrays stay in the cache,
+and nothing is stored for the backward pass. The arithmetic is in `convolution`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dsaml_jax.model import convolution
 from dsaml_jax.model.config import DSAMLConfig
+from dsaml_jax.model.convolution import Layer, Moments
 from dsaml_jax.model.initializers import fan_in_uniform
 
 
@@ -25,89 +28,116 @@ class SpectrogramAdapter(nn.Module):
     @nn.compact
     def __call__(self, log_mel_NSTF: jax.Array, train: bool) -> jax.Array:
         config = self.config
-        x = log_mel_NSTF.astype(config.compute_dtype)[..., None]
-        x = Convolution(config, config.channels[0], (3, 1), (2, 1), name="conv_1")(x)
-        x = max_pool(jax.nn.relu(Normalization(config, name="norm_1")(x, train)))
-        x = Convolution(config, config.channels[1], (3, 3), (1, 1), name="conv_2")(x)
-        x = max_pool(jax.nn.relu(Normalization(config, name="norm_2")(x, train)))
-        x = Convolution(config, 1, (1, 1), (0, 0), name="conv_3")(x)
-        return x.reshape(*x.shape[:2], -1)
+        clips_NTFS = jnp.moveaxis(log_mel_NSTF.astype(config.compute_dtype), 1, -1)
+        channels_1, channels_2 = config.channels
+        kernel_1, bias_1 = ConvolutionWeights(config, (3, 1, 1, channels_1), name="conv_1")()
+        kernel_2, bias_2 = ConvolutionWeights(config, (3, 3, *config.channels), name="conv_2")()
+        kernel_3, bias_3 = ConvolutionWeights(config, (1, 1, channels_2, 1), name="conv_3")()
+        norm_1 = Normalization(config, channels_1, name="norm_1")
+        norm_2 = Normalization(config, channels_2, name="norm_2")
+        layer_1 = Layer(kernel_1, *norm_1(), config.normalization_epsilon)
+        layer_2 = Layer(kernel_2, *norm_2(), config.normalization_epsilon)
+        last_D, last_bias = (x.astype(config.compute_dtype) for x in (kernel_3[0, 0, :, 0], bias_3))
+
+        def for_each_clip(function: Callable) -> jax.Array | Moments:
+            function = jax.checkpoint(function, prevent_cse=False)
+            return jax.lax.map(function, clips_NTFS, batch_size=config.adapter_clips)
+
+        def own_moments_1(clip: jax.Array) -> Moments:
+            return convolution.first_moments(clip, kernel_1, config.statistics_dtype)
+
+        def until_second_norm(clip: jax.Array, moments_1: Moments) -> jax.Array:
+            return convolution.second_convolution(
+                convolution.first_block(clip, layer_1, moments_1), layer_2
+            )
+
+        def from_second_norm(x: jax.Array, moments_2: Moments) -> jax.Array:
+            x = convolution.second_block(x, layer_2, moments_2)
+            x = jnp.tensordot(last_D, x, axes=1) + last_bias
+            return x.reshape(-1, x.shape[-1]).T
+
+        def moments_of(x: jax.Array) -> Moments:
+            return convolution.moments_of(x, config.statistics_dtype)
+
+        if config.normalization == "clip":
+
+            def one_clip(clip):
+                x = until_second_norm(clip, own_moments_1(clip))
+                return from_second_norm(x, moments_of(x))
+
+            return for_each_clip(one_clip)
+
+        signs_2 = convolution.sign(layer_2.scale)
+        if config.normalization == "running" and not train:
+            moments_1 = norm_1.tracked(bias_1, signs=1.0)
+            moments_2 = norm_2.tracked(bias_2, signs=signs_2)
+        else:
+            moments_1 = _mean(for_each_clip(own_moments_1))
+            moments_2 = _mean(
+                for_each_clip(lambda clip: moments_of(until_second_norm(clip, moments_1)))
+            )
+            clips, frames, bands, segments = clips_NTFS.shape
+            images = clips * segments
+            norm_1.track(moments_1, bias_1, 1.0, images * (frames + 2) * (bands + 2))
+            pooled = ((frames + 2) // 2 + 1) * ((bands + 2) // 2 + 1)
+            norm_2.track(moments_2, bias_2, signs_2, images * pooled)
+        return for_each_clip(
+            lambda clip: from_second_norm(until_second_norm(clip, moments_1), moments_2)
+        )
 
 
-class Convolution(nn.Module):
-    """2-D cross-correlation over axes (-3, -2) with zero padding and stride 1; channels last."""
+class ConvolutionWeights(nn.Module):
+    """`kernel` [rows, columns, in, out] and `bias` [out] of a convolution."""
 
     config: DSAMLConfig
-    features: int
-    kernel_size: tuple[int, int]
-    padding: tuple[int, int]
+    shape: tuple[int, int, int, int]
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        height, width = self.kernel_size
-        shape = (height, width, x.shape[-1], self.features)
-        param_dtype = jnp.dtype(self.config.param_dtype)
-        kernel = self.param("kernel", fan_in_uniform, shape, param_dtype).astype(x.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype)
-        up, left = self.padding
-        x = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(up, up), (left, left), (0, 0)])
-        rows, columns = x.shape[-3] - height + 1, x.shape[-2] - width + 1
-        taps = [
-            x[..., i : i + rows, j : j + columns, :] for i in range(height) for j in range(width)
-        ]
-        kernel = kernel.reshape(-1, x.shape[-1], self.features)
-        if x.shape[-1] == 1:
-            out = sum(tap * weight for tap, weight in zip(taps, kernel, strict=True))
-        else:
-            out = jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, self.features)
-        return out + bias.astype(x.dtype)
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        dtype = jnp.dtype(self.config.param_dtype)
+        kernel = self.param("kernel", fan_in_uniform, self.shape, dtype)
+        return kernel, self.param("bias", nn.initializers.zeros, self.shape[-1:], dtype)
 
 
 class Normalization(nn.Module):
-    """Batch normalisation of [N, S, T, F, C] per channel, with the statistics the config names.
+    """Batch normalisation (Ioffe & Szegedy 2015): y = scale · (x - mean) / sqrt(var + ε) + bias.
 
-    y = scale · (x - mean) / sqrt(var + epsilon) + bias (Ioffe & Szegedy 2015); moments over S, T, F
-    of each clip ("clip") or over N, S, T, F ("batch"; "running" while training). The running
-    variance is the unbiased one, as in the release.
+    Calling it gives (scale, bias). With "running" it also tracks the mean, and the unbiased
+    variance, of its input. That input includes the convolution's bias, which `Moments` leave out
+    (other statistics take it off again), and has not the sign of the scale, which the second
+    convolution carries.
     """
 
     config: DSAMLConfig
+    channels: int
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        config = self.config
-        channels = (x.shape[-1],)
-        statistics, params = config.statistics_dtype, jnp.dtype(config.param_dtype)
-        scale = self.param("scale", nn.initializers.ones, channels, params)
-        bias = self.param("bias", nn.initializers.zeros, channels, params)
-        tracked = config.normalization == "running"
-        if tracked:
-            running_mean = self.variable("statistics", "mean", jnp.zeros, channels, params)
-            running_variance = self.variable("statistics", "variance", jnp.ones, channels, params)
-        if tracked and not train:
-            mean, variance = running_mean.value, running_variance.value
-        else:
-            axes = (1, 2, 3) if config.normalization == "clip" else (0, 1, 2, 3)
-            wide = x.astype(statistics)
-            mean = wide.mean(axes, keepdims=True)
-            variance = jnp.square(wide - mean).mean(axes, keepdims=True)
-            if tracked and not self.is_initializing():
-                count = x.size // x.shape[-1]
-                unbiased = variance * (count / max(count - 1, 1))
-                for old, new in ((running_mean, mean), (running_variance, unbiased)):
-                    step = config.normalization_momentum * (new.reshape(channels) - old.value)
-                    old.value = (old.value + step).astype(params)
-        gain = scale * jax.lax.rsqrt(variance.astype(statistics) + config.normalization_epsilon)
-        return (x * gain + (bias - mean * gain)).astype(x.dtype)
+    def setup(self):
+        dtype, shape = jnp.dtype(self.config.param_dtype), (self.channels,)
+        self.scale = self.param("scale", nn.initializers.ones, shape, dtype)
+        self.bias = self.param("bias", nn.initializers.zeros, shape, dtype)
+        if self.config.normalization == "running":
+            self.mean = self.variable("statistics", "mean", jnp.zeros, shape, dtype)
+            self.variance = self.variable("statistics", "variance", jnp.ones, shape, dtype)
+
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        return self.scale, self.bias
+
+    def tracked(self, conv_bias: jax.Array, signs: jax.Array | float) -> Moments:
+        """The running moments, as those of the batch are given."""
+        mean = signs * (self.mean.value - conv_bias)
+        return Moments(mean, self.variance.value + mean**2)
+
+    def track(self, moments: Moments, conv_bias, signs: jax.Array | float, count: int) -> None:
+        """Moves the running moments towards those of a batch of `count` values a channel."""
+        if self.config.normalization != "running" or self.is_initializing():
+            return
+        mean = signs * moments.mean + conv_bias
+        variance = moments.variance * (count / max(count - 1, 1))
+        for old, new in ((self.mean, mean), (self.variance, variance)):
+            step = self.config.normalization_momentum * (new - old.value)
+            old.value = (old.value + step).astype(old.value.dtype)
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-    """2 x 2 maximum with stride 2 and padding 1 over axes (-3, -2) of an array that is >= 0.
-
-    A zero pad equals the usual -inf pad there, because every window holds at least one real value.
-    """
-    rows, columns = x.shape[-3] // 2 + 1, x.shape[-2] // 2 + 1
-    pad = [(0, 0)] * (x.ndim - 3)
-    x = jnp.pad(x, [*pad, (1, x.shape[-3] % 2 == 0), (1, x.shape[-2] % 2 == 0), (0, 0)])
-    x = x.reshape(*x.shape[:-3], rows, 2, columns, 2, x.shape[-1])
-    return x.max(axis=(-4, -2))
+def _mean(moments: Moments) -> Moments:
+    """Over clips, all of which have the same number of values."""
+    return jax.tree.map(lambda x: x.mean(0), moments)

@@ -29,6 +29,7 @@ class DSAMLConfig:
         distance embedding), or "none".
       max_positions: longest sequence the distance table serves (2 · max_positions - 1 rows).
       channels: output channels of the adapter's two 3-tap convolutions.
+      adapter_clips: clips the adapter computes at once; speed and memory only.
       normalization: statistics of the adapter's normalisation.
         "clip": of the clip alone, so that its prediction does not depend on its batch (default;
           equals "batch" for a batch of one clip).
@@ -57,6 +58,7 @@ class DSAMLConfig:
     position: str = "relative_key"
     max_positions: int = 512
     channels: tuple[int, int] = (8, 16)
+    adapter_clips: int = 1
     normalization: str = "clip"
     normalization_epsilon: float = 1e-5
     normalization_momentum: float = 0.1
@@ -75,7 +77,7 @@ class DSAMLConfig:
         one_of("model.dtype", self.dtype, DTYPES)
         one_of("model.param_dtype", self.param_dtype, DTYPES)
         sizes = ("dim", "heads", "layers", "feed_forward", "max_positions", "lstm_dim")
-        for name in (*sizes, "lstm_unroll", "predictor_dim"):
+        for name in (*sizes, "lstm_unroll", "predictor_dim", "adapter_clips"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
         if self.dim % self.heads:

@@ -1,0 +1,63 @@
+"""The released experiment: sizes and hyperparameters of Zhang et al., AAAI 2025, and their code.
+
+Every other config is a short change to this one. `python launch.py --config=configs/NAME.py
+--config.any.field=value` changes a field for one run.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from dsaml_jax import DSAMLConfig
+from dsaml_jax.audio.config import AudioConfig
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.name = "synthetic"
+    config.data.prepared = "data/prepared"
+    config.data.min_songs = 16
+    config.data.builder = ConfigDict()
+
+    # 44.1 kHz, 60 ms windows every 10 ms, 128 bands, 60 segments of 0.5 s.
+    config.audio = ConfigDict(dataclasses.asdict(AudioConfig()))
+
+    # D 1024, 16 heads, 3 layers, feed-forward 2048, bands of 5 and 30 segments: 29 M parameters.
+    config.model = ConfigDict(dataclasses.asdict(DSAMLConfig()))
+
+    # A meta-step: 16 annotators, each adapted on 1 song and tested on 15.
+    config.tasks = ConfigDict({"meta_batch": 16, "support": 1, "query": 15})
+
+    # 16 inner steps of SGD over all weights; the release is first order only.
+    config.inner = ConfigDict()
+    config.inner.steps = 16
+    config.inner.estimator = "first_order"
+    config.inner.optimizer = optimizer("sgd", learning_rate=5e-3)
+
+    # The population model: trained on the same tasks' query songs without adapting.
+    config.population = ConfigDict()
+    config.population.steps = 2000
+    config.population.optimizer = optimizer("adam", learning_rate=5e-5)
+    config.population.validate_every = 100
+
+    config.meta = ConfigDict()
+    config.meta.steps = 2000
+    config.meta.optimizer = optimizer("adam", learning_rate=5e-5)
+    config.meta.validate_every = 100
+    config.meta_from_population = False
+
+    config.evaluation = ConfigDict()
+    config.evaluation.episodes = 4
+    config.evaluation.query = 15
+    config.evaluation.chunk = 4
+    config.evaluation.resamples = 10_000
+    config.evaluation.figures = 4
+    return config
+
+
+def optimizer(name: str, **options) -> ConfigDict:
+    """An optimiser by the name of its function in optax."""
+    return ConfigDict({"name": name, "options": ConfigDict(options)})

@@ -1,0 +1,214 @@
+"""One experiment: the config that a user writes, checked and frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+
+from dsaml_jax.audio.config import AudioConfig
+from dsaml_jax.errors import UserError
+from dsaml_jax.meta import ESTIMATORS
+from dsaml_jax.model.config import DSAMLConfig, one_of
+
+DATASETS = ("synthetic",)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which songs and ratings.
+
+    Attributes:
+      name: one of `DATASETS`.
+      prepared: folder in which TFDS keeps the prepared data.
+      min_songs: annotators with fewer songs in a split are left out of it.
+      builder: fields of the data set's builder, e.g. sizes and seed of the synthetic one.
+    """
+
+    name: str
+    prepared: str
+    min_songs: int
+    builder: Mapping[str, Any]
+
+    def __post_init__(self):
+        one_of("data.name", self.name, DATASETS)
+        at_least("data.min_songs", self.min_songs, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """Attributes: meta_batch: annotators a meta-step; support, query: songs of each."""
+
+    meta_batch: int
+    support: int
+    query: int
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            at_least(f"tasks.{field.name}", getattr(self, field.name), 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Attributes: name: of a function of optax; options: its keyword arguments."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    def build(self) -> optax.GradientTransformation:
+        """The transformation.
+
+        Raises:
+          UserError: optax has no such optimiser, or it refuses the options.
+        """
+        function = getattr(optax, self.name, None)
+        if not callable(function):
+            near = difflib.get_close_matches(self.name, dir(optax), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"optimizer.name: optax has no {self.name!r}{hint}")
+        try:
+            built = function(**self.options)
+        except TypeError as error:
+            known = ", ".join(inspect.signature(function).parameters)
+            raise UserError(
+                f"optax.{self.name} does not take options {dict(self.options)}: {error}; "
+                f"it takes {known}."
+            ) from error
+        if not isinstance(built, optax.GradientTransformation):
+            raise UserError(
+                f"optimizer.name: optax.{self.name} is no optimiser; expected one such as 'adam'."
+            )
+        return built
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerConfig:
+    """Attributes: steps: K; estimator: one of `meta.ESTIMATORS`; optimizer: of the inner loop."""
+
+    steps: int
+    estimator: str
+    optimizer: OptimizerConfig
+
+    def __post_init__(self):
+        at_least("inner.steps", self.steps, 0)
+        one_of("inner.estimator", self.estimator, ESTIMATORS)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+    """One stage of training: the population model, or meta-learning.
+
+    Attributes:
+      steps: meta-steps; 0 leaves the stage out.
+      optimizer: the outer optimiser.
+      validate_every: meta-steps between validations; the best one is kept.
+    """
+
+    steps: int
+    optimizer: OptimizerConfig
+    validate_every: int
+
+    def __post_init__(self):
+        at_least("steps", self.steps, 0)
+        at_least("validate_every", self.validate_every, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Attributes:
+    episodes: tasks of each annotator (disjoint supports).
+    query: songs that each is tested on, at most.
+    chunk: tasks computed at once; memory only.
+    resamples: of the bootstrap.
+    figures: listeners to draw.
+    """
+
+    episodes: int
+    query: int
+    chunk: int
+    resamples: int
+    figures: int
+
+    def __post_init__(self):
+        for name in ("episodes", "query", "chunk", "resamples"):
+            at_least(f"evaluation.{name}", getattr(self, name), 1)
+        at_least("evaluation.figures", self.figures, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything a run depends on; `configs/base.py` has the released values.
+
+    Attributes:
+      seed: of weights, tasks, dropout, episodes and bootstrap.
+      population: training of the population model, the baseline that does not adapt (K = 0).
+      meta: meta-learning; starts from the population model where `meta_from_population`.
+    """
+
+    seed: int
+    data: DataConfig
+    audio: AudioConfig
+    model: DSAMLConfig
+    tasks: TaskConfig
+    inner: InnerConfig
+    population: StageConfig
+    meta: StageConfig
+    meta_from_population: bool
+    evaluation: EvaluationConfig
+
+
+def experiment_from_config(config: Mapping[str, Any]) -> Experiment:
+    """Checks a (Config)dict and freezes it.
+
+    Raises:
+      UserError: a field is unknown, missing or of the wrong type, or a value makes no sense.
+    """
+    return _freeze(Experiment, config, "config")
+
+
+def at_least(field: str, value: int, least: int) -> None:
+    """Raises UserError unless value >= least."""
+    if value < least:
+        raise UserError(f"{field} is {value}; expected at least {least}.")
+
+
+def _freeze(cls: type, values: Any, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path} is {values!r}; expected the fields of {cls.__name__}.")
+    types = typing.get_type_hints(cls)
+    for name in values:
+        if name not in types:
+            near = difflib.get_close_matches(name, types, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"{path} has no field {name!r}{hint}")
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.name not in values and field.default is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}; start from configs/base.py.")
+    return cls(
+        **{name: _convert(types[name], value, f"{path}.{name}") for name, value in values.items()}
+    )
+
+
+def _convert(expected: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(expected):
+        return _freeze(expected, value, path)
+    origin = typing.get_origin(expected) or expected
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(value)
+    if origin is Mapping and isinstance(value, Mapping):
+        return {name: value[name] for name in value}
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, origin) and (expected is bool or not isinstance(value, bool)):
+        return value
+    name = getattr(expected, "__name__", str(expected))
+    raise UserError(f"{path} is {value!r}; expected {name}.")

@@ -1,0 +1,87 @@
+"""The training loop of one stage: step, log, validate, keep the best."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+from absl import logging
+from tqdm import tqdm
+
+from dsaml_jax.corpus import Tables
+from dsaml_jax.experiment import StageConfig
+from dsaml_jax.training.checkpoints import Checkpoints
+from dsaml_jax.training.records import Records
+from dsaml_jax.training.state import TrainState
+from dsaml_jax.training.step import MetaStep
+
+Validate = Callable[[TrainState], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """Attributes: state: the best one by validation; metrics: its validation; seconds: spent."""
+
+    state: TrainState
+    metrics: dict[str, float]
+    seconds: float
+
+
+def fit(
+    name: str,
+    stage: StageConfig,
+    meta_step: MetaStep,
+    state: TrainState,
+    tables: Tables,
+    key: jax.Array,
+    validate: Validate,
+    checkpoints: Checkpoints,
+    records: Records,
+) -> Fitted:
+    """Takes `stage.steps` meta-steps from `state`, or from the latest checkpoint if there is one.
+
+    Every `stage.validate_every` steps (and before the first, and after the last) `validate` is
+    called; its "selection" value, higher is better, chooses the state that is returned. Metrics are
+    fetched a step late, so that the device never waits for the log.
+    """
+    started = time.monotonic()
+    resumed = checkpoints.last(state)
+    if resumed is not None:
+        state = resumed
+        logging.info("%s: going on from step %d of %d", name, int(state.step), stage.steps)
+
+    def validated(state: TrainState) -> dict[str, float]:
+        metrics = validate(state)
+        records.write(name, int(state.step), {f"validation/{k}": v for k, v in metrics.items()})
+        checkpoints.save(state, metrics)
+        return metrics
+
+    first = int(state.step)
+    if resumed is None:
+        validated(state)
+    pending = None
+    with tqdm(
+        total=stage.steps, initial=first, desc=name, unit="step", disable=not sys.stderr.isatty()
+    ) as bar:
+        for step in range(first + 1, stage.steps + 1):
+            state, metrics = meta_step(state, tables, key)
+            if pending is not None:
+                records.write(name, pending[0], _fetch(pending[1], bar))
+            pending = step, metrics
+            bar.update()
+            if step % stage.validate_every == 0 or step == stage.steps:
+                records.write(name, step, _fetch(metrics, bar))
+                pending = None
+                selection = validated(state)["selection"]
+                logging.info("%s: step %d, validation CCC %.4f", name, step, selection)
+    best, metrics = checkpoints.best(state)
+    return Fitted(best, metrics, time.monotonic() - started)
+
+
+def _fetch(metrics: dict[str, jax.Array], bar: tqdm) -> dict[str, float]:
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    bar.set_postfix(loss=f"{values['loss']:.3f}", score=f"{values['score']:.3f}", refresh=False)
+    return {f"train/{name}": value for name, value in values.items()}
