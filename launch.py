@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from dsaml_jax.errors import UserError
@@ -15,9 +17,8 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 
 
 def main(argv: list[str]) -> None:
-    # Imported here, so that a mistake on the command line is told before JAX starts.
-    from pathlib import Path
-
+    # JAX starts with these imports: a mistake on the command line is told before.
+    from dsaml_jax.evaluation.protocol import ROW_ORDER
     from dsaml_jax.experiment import experiment_from_config
     from dsaml_jax.run import run
     from dsaml_jax.workdir import open_workdir
@@ -28,18 +29,41 @@ def main(argv: list[str]) -> None:
         raise UserError("--config is missing; give an experiment, e.g. --config=configs/demo.py")
     experiment = experiment_from_config(_CONFIG.value.to_dict())
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    path = _WORKDIR.value or f"runs/{name}"
-    workdir = open_workdir(path, experiment, fresh=_MODE.value == "train")
-    logging.get_absl_handler().python_handler.stream = sys.stderr
+    workdir = open_workdir(
+        _WORKDIR.value or f"runs/{name}", experiment, fresh=_MODE.value == "train"
+    )
     results = run(experiment, workdir, _MODE.value)
-    from dsaml_jax.evaluation.protocol import ROW_ORDER
-
     print(results.to_markdown(ROW_ORDER))
     print(f"\nEverything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl.")
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; what is wrong with them is one sentence.
+
+    Raises:
+      UserError: an unknown flag or config field (the near match is named), a value of the wrong
+        type, or a config file that cannot be read.
+    """
+    try:
+        rest = flags.FLAGS(argv)
+        file = flags.FLAGS["config"].present and config_flags.get_config_filename(
+            flags.FLAGS["config"]
+        )
+        if file and not Path(file).is_file():
+            there = ", ".join(sorted(str(path) for path in Path("configs").glob("*.py")))
+            raise UserError(f"--config: there is no file {file}; there are {there}")
+        _ = _CONFIG.value  # loads the file
+        return rest
+    except (AttributeError, KeyError) as error:
+        near = re.search('Did you mean "(.+?)" instead of "(.+?)"', str(error))
+        reason = f"{near[2]!r}; did you mean {near[1]!r}?" if near else str(error)
+        raise UserError(f"--config has no field {reason}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
 if __name__ == "__main__":
     try:
-        app.run(main)
+        app.run(main, flags_parser=parse)
     except UserError as error:
         sys.exit(f"launch.py: {error}")

@@ -10,6 +10,7 @@ import pytest
 from dsaml_jax import DSAML
 from dsaml_jax.meta import Task, task_loss
 from dsaml_jax.objective import dsaml_loss
+from dsaml_jax.predict import predict_song, released_splice_plan
 from tests.golden_numbers import SETS, Golden, relative_error
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-3}
@@ -78,3 +79,20 @@ def test_parity_of_meta_gradients(golden, estimator):
     expected = golden.arrays[f"{estimator}/query_loss"]
     assert relative_error(value, expected) <= TOLERANCE[golden.dtype]
     golden.assert_gradients_match(gradients, estimator, TOLERANCE[golden.dtype])
+
+
+def test_parity_of_a_long_song(golden):
+    config, variables = golden.config("running"), golden.variables("running")
+    long = golden.batch("long", None)
+    window = golden.arrays["query/log_mel"].shape[1]
+    apply = jax.jit(lambda *inputs: DSAML(config).apply(variables, *inputs).curve)
+    curve = predict_song(
+        lambda log_mel, embedding: apply(log_mel, embedding.astype(golden.dtype)),
+        np.asarray(long.log_mel[0]),
+        np.asarray(long.embedding[:1]),
+        window=window,
+        plan=released_splice_plan,
+    )
+    for i, name in enumerate(("arousal", "valence")):
+        error = relative_error(curve[:, i], golden.arrays[f"slide_eval/{name}"][0])
+        assert error <= TOLERANCE[golden.dtype]

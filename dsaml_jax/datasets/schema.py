@@ -80,7 +80,8 @@ def features() -> tfds.features.FeaturesDict:
         | {
             "duration_s": tfds.features.Scalar(np.float32),
             "ratings_start_s": tfds.features.Scalar(np.float32),
-            "waveform": tfds.features.Tensor(shape=(None,), dtype=np.int16),
+            # Raw bytes: TFDS writes and reads them several times faster than a list of integers.
+            "waveform": tfds.features.Text(),
             "sample_rate": tfds.features.Scalar(np.int32),
             "annotators": tfds.features.Sequence(tfds.features.Text()),
             "curve_lengths": tfds.features.Tensor(shape=(None,), dtype=np.int32),
@@ -99,7 +100,7 @@ def encode(song: Song) -> dict[str, Any]:
     return {name: getattr(song, name) for name in _TEXTS} | {
         "duration_s": np.float32(song.duration_s),
         "ratings_start_s": np.float32(song.ratings_start_s),
-        "waveform": np.zeros(0, np.int16) if song.waveform is None else song.waveform,
+        "waveform": b"" if song.waveform is None else song.waveform.astype("<i2").tobytes(),
         "sample_rate": np.int32(song.sample_rate),
         "annotators": [rating.annotator_id for rating in song.ratings],
         "curve_lengths": np.array([len(rating.curve) for rating in song.ratings], np.int32),
@@ -114,6 +115,7 @@ def decode(example: Mapping[str, Any]) -> Song:
     cuts = np.cumsum(example["curve_lengths"])[:-1]
     curves = np.split(example["curves"], cuts)
     noise_free = np.split(example["noise_free"], cuts) if len(example["noise_free"]) else None
+    waveform = example["waveform"]
     annotators = [_text(name) for name in example["annotators"]]
     return Song(
         duration_s=float(example["duration_s"]),
@@ -122,7 +124,7 @@ def decode(example: Mapping[str, Any]) -> Song:
             Rating(name, curves[i], None if noise_free is None else noise_free[i])
             for i, name in enumerate(annotators)
         ),
-        waveform=example["waveform"] if len(example["waveform"]) else None,
+        waveform=np.frombuffer(waveform, "<i2") if len(waveform) else None,
         sample_rate=int(example["sample_rate"]),
         population=example["population"] if len(example["population"]) else None,
         **{name: _text(example[name]) for name in _TEXTS},

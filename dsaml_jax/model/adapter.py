@@ -41,7 +41,8 @@ class SpectrogramAdapter(nn.Module):
 
         def for_each_clip(function: Callable) -> jax.Array | Moments:
             function = jax.checkpoint(function, prevent_cse=False)
-            return jax.lax.map(function, clips_NTFS, batch_size=config.adapter_clips)
+            together = config.adapter_clips if config.adapter_clips > 1 else None
+            return jax.lax.map(function, clips_NTFS, batch_size=together)
 
         def own_moments_1(clip: jax.Array) -> Moments:
             return convolution.first_moments(clip, kernel_1, config.statistics_dtype)

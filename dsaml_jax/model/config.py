@@ -64,7 +64,7 @@ class DSAMLConfig:
     normalization_momentum: float = 0.1
     fusion_linear: bool = True
     lstm_dim: int = 256
-    lstm_unroll: int = 4
+    lstm_unroll: int = 1
     predictor_dim: int = 256
     dropout: float = 0.1
     layer_norm_epsilon: float = 1e-12

@@ -32,7 +32,7 @@ class Moments(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A convolution's `kernel` [rows, columns, C, D], and its normalisation's scale and bias [D]."""
+    """A convolution's `kernel` [rows, columns, C, D], and its norm's scale and bias [D]."""
 
     kernel: jax.Array
     scale: jax.Array

@@ -38,5 +38,6 @@ def initial_state(
 
 
 def restart(params: Any, statistics: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0 with given weights and a fresh outer optimiser."""
+    """Step 0 with copies of given weights (training donates its own) and a fresh optimiser."""
+    params, statistics = jax.tree.map(jnp.copy, (params, statistics))
     return TrainState(jnp.zeros((), jnp.int32), params, statistics, optimizer.init(params))

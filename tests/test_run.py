@@ -1,0 +1,177 @@
+"""End to end: a tiny run, its files, going on after a stop, and what the command line refuses."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dsaml_jax.errors import UserError
+from dsaml_jax.evaluation.protocol import ROW_ORDER
+from dsaml_jax.experiment import experiment_from_config
+from dsaml_jax.run import restore, run
+from dsaml_jax.workdir import open_workdir
+from tests import tiny
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("prepared"))
+
+
+def experiment(prepared, **changes):
+    config = tiny.get_config()
+    config.data.prepared = prepared
+    config.update_from_flattened_dict(changes)
+    return experiment_from_config(config.to_dict())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, prepared):
+    """A workdir in which a tiny run has ended, and its results."""
+    tiny_experiment = experiment(prepared)
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    workdir = open_workdir(folder, tiny_experiment, fresh=True)
+    return workdir, run(tiny_experiment, workdir, "train")
+
+
+def test_results_have_every_row_and_no_nan(finished):
+    workdir, _ = finished
+    results = json.loads((workdir / "results.json").read_text())
+    assert set(results["rows"]) == set(ROW_ORDER)
+    metrics = {f"{m}{d}" for m in ("ccc", "pcc", "rmse") for d in ("", "_arousal", "_valence")}
+    for row, values in results["rows"].items():
+        assert set(values) == metrics
+        assert all(math.isfinite(value) for value in values.values()), row
+    assert set(results["differences"]) == set(ROW_ORDER) - {"adapted"}
+    for name, difference in results["differences"].items():
+        for metric, interval in difference.items():
+            assert set(interval) == {"mean", "low", "high"}
+            expected = results["rows"]["adapted"][metric] - results["rows"][name][metric]
+            assert interval["mean"] == pytest.approx(expected, abs=1e-9)
+            assert interval["low"] <= interval["mean"] <= interval["high"]
+    assert results["rows"]["constant"]["ccc"] == pytest.approx(0, abs=1e-6)
+    assert results["control"]["episodes"] >= 3
+
+
+def test_workdir_tells_what_was_run(finished):
+    workdir, results = finished
+    assert json.loads((workdir / "config.json").read_text())["model"]["dim"] == 8
+    assert json.loads((workdir / "versions.json").read_text())["jax"] == jax.__version__
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for stage in ("population", "meta"):
+        steps = [x["step"] for x in lines if x["stage"] == stage and "train/loss" in x]
+        assert steps == [1, 2, 3, 4]
+        validated = [
+            x["step"] for x in lines if x["stage"] == stage and "validation/selection" in x
+        ]
+        assert validated == [0, 2, 4]
+    for name in ("listeners", "learning_population", "learning_meta", "inner_loop"):
+        assert (workdir / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert list((workdir / "tensorboard").glob("events.*"))
+    assert results.to_markdown(ROW_ORDER) in (workdir / "results.md").read_text()
+
+
+def test_evaluation_again_gives_the_same_results(finished, prepared):
+    workdir, results = finished
+    before = (workdir / "results.json").read_text()
+    again = run(experiment(prepared), workdir, "evaluate")
+    assert again.to_json() == results.to_json()
+    assert (workdir / "results.json").read_text() == before
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(finished, prepared, tmp_path, monkeypatch):
+    """Stopped in the second stage after step 2, and started again: as if never stopped."""
+    from dsaml_jax.training import loop
+
+    whole = experiment(prepared)
+    workdir = open_workdir(tmp_path / "run", whole, fresh=True)
+    fetch, seen = loop._fetch, []
+
+    def stop_after_three(metrics, bar):
+        values = fetch(metrics, bar)
+        seen.append(bar.desc)
+        if seen.count("meta") == 3:
+            raise KeyboardInterrupt
+        return values
+
+    monkeypatch.setattr(loop, "_fetch", stop_after_three)
+    with pytest.raises(KeyboardInterrupt):
+        run(whole, workdir, "train")
+    monkeypatch.setattr(loop, "_fetch", fetch)
+    run(whole, workdir, "train")
+    theirs, ours = restore(whole, finished[0]), restore(whole, workdir)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        (theirs.population, theirs.meta),
+        (ours.population, ours.meta),
+    )
+
+
+def test_another_experiments_workdir_is_refused_and_untouched(finished, prepared):
+    workdir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    other = experiment(prepared, **{"inner.steps": 7, "model.dropout": 0.25})
+    with pytest.raises(UserError, match=r"inner\.steps was 1, is 7; model\.dropout .*--workdir"):
+        open_workdir(workdir, other, fresh=True)
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+
+def test_folders_that_hold_no_run_are_refused(tmp_path, prepared):
+    tiny_experiment = experiment(prepared)
+    with pytest.raises(UserError, match="train one"):
+        open_workdir(tmp_path / "new", tiny_experiment, fresh=False)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="holds no run"):
+        open_workdir(tmp_path, tiny_experiment, fresh=True)
+    with pytest.raises(UserError, match="holds no run"):
+        open_workdir(tmp_path / "thesis.tex", tiny_experiment, fresh=True)
+
+
+def test_support_that_leaves_nothing_to_test_is_refused(tmp_path, prepared):
+    greedy = experiment(prepared, **{"tasks.support": 3})
+    workdir = open_workdir(tmp_path / "run", greedy, fresh=True)
+    with pytest.raises(UserError, match="tasks.support = 3"):
+        run(greedy, workdir, "train")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "--config is missing"),
+        (["--config=configs/nope.py"], "there is no file configs/nope.py"),
+        (["--config=configs/demo.py", "--config.inner.stesp=3"], "did you mean 'steps'?"),
+        (["--config=configs/demo.py", "--config.inner.steps=many"], "--config.inner.steps=many"),
+        (["--config=configs/demo.py", "--workdri=x"], "Did you mean: workdir"),
+        (["--config=configs/demo.py", "--mode=tain"], "train|evaluate"),
+        (["--config=configs/demo.py", "--config.model.normalization=bach"], "'batch'"),
+        (["--config=configs/demo.py", "--config.inner.optimizer.name=adan"], "'adan'"),
+        (["--config=configs/demo.py", "--mode=evaluate"], "train one with --mode=train"),
+    ],
+)
+def test_command_line_mistakes_are_one_sentence(tmp_path, arguments, sentence):
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "launch.py",
+            *arguments,
+            *([f"--workdir={tmp_path / 'run'}"] if arguments else []),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 1
+    assert sentence in ran.stderr
+    assert ran.stderr.count("\n") == 1 and "Traceback" not in ran.stderr
+    assert not (tmp_path / "run").exists()
