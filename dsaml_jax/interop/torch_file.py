@@ -1,0 +1,316 @@
+"""Weights from a file written by `torch.save`, without torch and without running pickled code.
+
+Since PyTorch 1.6 such a file is an uncompressed zip archive: `NAME/data.pkl`, a pickle of the saved
+object in which every tensor is a call of `torch._utils._rebuild_tensor_v2` on a storage named by
+persistent id; `NAME/data/KEY`, the raw bytes of each storage; and `NAME/byteorder`. Format:
+https://docs.pytorch.org/docs/stable/notes/serialization.html.
+
+A pickle may call anything that it can name, so the unpickler here resolves only the few names that
+a dictionary of tensors needs, to stand-ins that record what was asked. Every other name is refused.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from dsaml_jax.errors import UserError
+
+_DTYPES = {
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+_LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, 2)[:-1]  # PyTorch's magic number before 1.6
+_MOST_AXES = 32
+_PLAIN = (type(None), bool, int, float, str, bytes)
+
+
+# What the pickle may build. Plain tuples and objects without attributes: the pickle's BUILD
+# instruction can then change none of them.
+class _StorageType(NamedTuple):
+    dtype: np.dtype
+
+
+class _Storage(NamedTuple):
+    dtype: np.dtype
+    key: str
+    length: int
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements, as torch counts
+
+
+class _RebuildTensor:
+    __slots__ = ()
+
+    def __call__(self, storage, offset, size, stride, *_ignored):
+        if not isinstance(storage, _Storage):
+            raise pickle.UnpicklingError("a tensor without a storage")
+        return _Tensor(storage, offset, tuple(size), tuple(stride))
+
+
+class _RebuildParameter:
+    __slots__ = ()
+
+    def __call__(self, data, *_ignored):
+        return data
+
+
+class _Size:
+    __slots__ = ()
+
+    def __call__(self, values):
+        return tuple(values)
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch", "Size"): _Size(),
+    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
+} | {
+    (module, name): _StorageType(dtype)
+    for name, dtype in _DTYPES.items()
+    for module in ("torch", "torch.cuda")
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes], path: Path):
+        super().__init__(file)
+        self._path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise UserError(
+                f"{self._path}: refused, because it refers to {module}.{name}, and only plain "
+                "tensors in dictionaries are read; save the model's state_dict() by itself."
+            )
+        return _ALLOWED[module, name]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, storage_type, key, _location, length = pid
+        if kind != "storage" or not isinstance(storage_type, _StorageType):
+            raise pickle.UnpicklingError(f"an unknown persistent id {kind!r}")
+        return _Storage(storage_type.dtype, str(key), int(length))
+
+
+class _Archive:
+    """The records of an open archive; reads each storage once, when first asked for."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path):
+        self._archive = archive
+        self._path = path
+        pickles = [n for n in archive.namelist() if n == "data.pkl" or n.endswith("/data.pkl")]
+        if not pickles:
+            raise UserError(
+                f"{path}: a zip archive without data.pkl, so not a file written by torch.save."
+            )
+        # The outermost, should there be several.
+        self._root = min(pickles, key=len).removesuffix("data.pkl")
+        self._bytes: dict[str, bytes] = {}
+        order = self.record("byteorder") if self.has("byteorder") else b"little"
+        if order not in (b"little", b"big"):
+            raise UserError(
+                f"{path}: its record byteorder says neither 'little' nor 'big'; copy it again."
+            )
+        self._swapped = order.decode() != sys.byteorder
+
+    def has(self, name: str) -> bool:
+        return self._root + name in self._archive.NameToInfo
+
+    def record(self, name: str) -> bytes:
+        if not self.has(name):
+            raise UserError(f"{self._path}: its record {name} is missing; copy the file again.")
+        info = self._archive.getinfo(self._root + name)
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise UserError(
+                f"{self._path}: its record {name} is compressed, which torch.save never does; "
+                "take the file as torch.save wrote it."
+            )
+        return self._archive.read(info)  # checks the record's CRC
+
+    def array(self, tensor: _Tensor) -> np.ndarray:
+        storage, offset, shape, strides = tensor
+        numbers = (offset, storage.length, *shape, *strides)
+        if (
+            len(shape) != len(strides)
+            or len(shape) > _MOST_AXES
+            or not all(isinstance(number, int) and number >= 0 for number in numbers)
+        ):
+            raise UserError(f"{self._path}: a tensor's shape {shape} or strides {strides} is odd.")
+        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        if 0 not in shape and last >= storage.length:
+            raise UserError(
+                f"{self._path}: a tensor of shape {shape} reaches past the end of its storage "
+                f"{storage.key} ({storage.length} values); copy or save the file again."
+            )
+        if storage.key not in self._bytes:
+            self._bytes[storage.key] = self.record(f"data/{storage.key}")
+        raw = self._bytes[storage.key]
+        itemsize = storage.dtype.itemsize
+        if len(raw) != storage.length * itemsize:
+            raise UserError(
+                f"{self._path}: storage {storage.key} holds {len(raw)} bytes where "
+                f"{storage.length * itemsize} were expected; copy or save the file again."
+            )
+        if 0 in shape:
+            return np.zeros(shape, storage.dtype)
+        values = np.frombuffer(raw, f"u{itemsize}")
+        if self._swapped:
+            values = values.byteswap()
+        steps = tuple(step * itemsize for step in strides)
+        return np.lib.stride_tricks.as_strided(
+            values.view(storage.dtype)[offset:], shape, steps, writeable=False
+        )
+
+
+def read_torch_file(path: str | Path, keep: Callable[[str], bool] | None = None) -> dict[Any, Any]:
+    """What `torch.save` wrote to `path`, with every tensor as a NumPy array.
+
+    Dictionaries, lists, tuples, numbers and texts come back as they are, nested as they were.
+    Arrays are read-only; tensors that share a storage share memory, unless the file's byte order
+    is not this machine's. bfloat16 comes as `ml_dtypes.bfloat16`. Checksums are verified.
+
+    Args:
+      path: a `.pt` or `.pth` file in PyTorch's zip format (1.6 and later).
+      keep: called with the key of each tensor in the dictionary that holds it. Where it says False
+        the tensor is left out and its bytes are never read.
+
+    Raises:
+      UserError: no such file, not a file of torch.save, the format before PyTorch 1.6, a damaged
+        or incomplete archive, or a pickle that refers to anything but plain tensors (by name).
+    """
+    path = Path(path)
+    _check_start(path)
+    try:
+        with zipfile.ZipFile(path) as zip_file:
+            archive = _Archive(zip_file, path)
+            saved = _Unpickler(io.BytesIO(archive.record("data.pkl")), path).load()
+            contents = _resolve(saved, archive, keep or (lambda _: True), "", {})
+    except UserError:
+        raise
+    # A damaged archive or pickle can raise nearly anything; none of it is a bug of ours to trace.
+    except Exception as error:
+        raise UserError(
+            f"{path}: damaged or cut short ({type(error).__name__}: {error}); copy it again."
+        ) from error
+    if not isinstance(contents, Mapping):
+        raise UserError(
+            f"{path}: holds a {type(contents).__name__}, where a dictionary of weights was "
+            "expected; save the model's state_dict()."
+        )
+    return contents
+
+
+def pick_state_dict(
+    contents: Mapping[Any, Any], path: str | Path, inside: str | None = None
+) -> dict[str, np.ndarray]:
+    """The dictionary name -> array in what `read_torch_file` returned.
+
+    Args:
+      contents: of `read_torch_file`.
+      path: of the file, for the error's sentence.
+      inside: the key under which the dictionary lies, such as "state_dict"; None takes `contents`
+        itself where it holds arrays only, else the one dictionary of arrays within it.
+
+    Raises:
+      UserError: no such key, or not exactly one such dictionary.
+    """
+    if inside is not None:
+        if not _is_state_dict(contents.get(inside)):
+            raise UserError(
+                f"{path}: no dictionary of weights under {inside!r}; its keys are "
+                f"{_listed(contents)}."
+            )
+        return dict(contents[inside])
+    if _is_state_dict(contents):
+        return dict(contents)
+    found = [key for key, value in contents.items() if _is_state_dict(value)]
+    if len(found) != 1:
+        raise UserError(
+            f"{path}: expected one dictionary of weights and found {len(found)}; its keys are "
+            f"{_listed(contents)}: save the model's state_dict() by itself."
+        )
+    return dict(contents[found[0]])
+
+
+def _check_start(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_LEGACY_START))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read as a file of weights ({error.strerror}); give the path of a "
+            ".pt or .pth file."
+        ) from error
+    if start == _LEGACY_START:
+        raise UserError(
+            f"{path}: written in PyTorch's format before 1.6, which is not read; re-save it with "
+            "torch.save(torch.load(OLD, map_location='cpu'), NEW) in PyTorch 1.6 or later."
+        )
+    if not start.startswith(b"PK"):
+        raise UserError(f"{path}: not a file written by torch.save (no zip archive).")
+
+
+def _resolve(
+    value: Any, archive: _Archive, keep: Callable[[str], bool], key: str, done: dict[int, Any]
+) -> Any:
+    """`value` with tensors read, each container once: a pickle can nest one thing in many."""
+    if isinstance(value, _Tensor):
+        return archive.array(value)
+    if isinstance(value, _PLAIN):
+        return value
+    if type(value) not in (dict, collections.OrderedDict, list, tuple):
+        raise pickle.UnpicklingError("a value that is neither a tensor, a container nor plain")
+    if id(value) in done:
+        if done[id(value)] is None:
+            raise pickle.UnpicklingError("a container that contains itself")
+        return done[id(value)]
+    done[id(value)] = None
+    if isinstance(value, dict):
+        result: Any = {
+            name: _resolve(entry, archive, keep, str(name), done)
+            for name, entry in value.items()
+            if not isinstance(entry, _Tensor) or keep(str(name))
+        }
+    else:
+        entries = (e for e in value if not isinstance(e, _Tensor) or keep(key))
+        result = type(value)([_resolve(e, archive, keep, key, done) for e in entries])
+    done[id(value)] = result
+    return result
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(name, str) for name in value)
+        and all(isinstance(entry, np.ndarray) for entry in value.values())
+    )
+
+
+def _listed(contents: Mapping[Any, Any]) -> str:
+    names = [str(name) for name in contents]
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "(none)"
