@@ -2,7 +2,7 @@
 
 import dataclasses
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,15 +58,9 @@ def test_waveform_to_embedding_parity(recipe, variables):
     assert relative_error(embedding, expected) <= 1e-4
 
 
-def test_float64_parity(variables):
-    """The float32 tower's error is rounding: in float64 the golden float32 is as near."""
-    config = imagebind_golden.config()
-    fbank = golden("mel", PUBLISHED)[None]
-    single = embed_fbank(variables, fbank, config)
-    with jax.enable_x64(True):
-        double_variables = jax.tree.map(np.float64, variables)
-        double_config = dataclasses.replace(config, dtype=np.float64, param_dtype=np.float64)
-        double = np.asarray(embed_fbank(double_variables, np.float64(fbank), double_config))
-        assert double.dtype == np.float64
-    assert relative_error(single, double) < 2e-6
-    assert relative_error(golden("embedding", PUBLISHED), double) < 2e-6
+def test_bfloat16_parity(variables):
+    """A tower in bfloat16 (8 bits of mantissa) is near, and not secretly in float32."""
+    config = dataclasses.replace(imagebind_golden.config(), dtype=jnp.bfloat16)
+    embedding = embed_fbank(variables, golden("mel", PUBLISHED)[None], config)
+    error = relative_error(np.float32(embedding), golden("embedding", PUBLISHED))
+    assert 1e-4 < error < 3e-2
