@@ -139,7 +139,7 @@ def test_folders_that_hold_no_run_are_refused(tmp_path, prepared):
 def test_support_that_leaves_nothing_to_test_is_refused(tmp_path, prepared):
     greedy = experiment(prepared, **{"tasks.support": 3})
     workdir = open_workdir(tmp_path / "run", greedy, fresh=True)
-    with pytest.raises(UserError, match="tasks.support = 3"):
+    with pytest.raises(UserError, match=r"tasks\.support = 3"):
         run(greedy, workdir, "train")
 
 

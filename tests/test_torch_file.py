@@ -153,9 +153,18 @@ def test_pythons_own_reduce_is_refused(tmp_path):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("target", ["_rebuild_tensor_v2", "_rebuild_parameter"])
-def test_a_pickle_cannot_change_what_its_names_stand_for(tmp_path, target):
-    function = torch_files.name("torch._utils", target)
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("torch._utils", "_rebuild_tensor_v2"),
+        ("torch._utils", "_rebuild_parameter"),
+        ("torch", "Size"),
+        ("torch", "FloatStorage"),
+        ("collections", "OrderedDict"),
+    ],
+)
+def test_a_pickle_cannot_change_what_its_names_stand_for(tmp_path, module, name):
+    function = torch_files.name(module, name)
     state = pickle.dumps({"__call__": 1, "x": 2}, 2)[2:-1]
     for build in (state + b"b", b"N" + state + b"\x86b"):
         path = tmp_path / "a.pt"

@@ -5,8 +5,7 @@ object in which every tensor is a call of `torch._utils._rebuild_tensor_v2` on a
 persistent id; `NAME/data/KEY`, the raw bytes of each storage; and `NAME/byteorder`. Format:
 https://docs.pytorch.org/docs/stable/notes/serialization.html.
 
-A pickle may call anything that it can name, so the unpickler here resolves only the few names that
-a dictionary of tensors needs, to stand-ins that record what was asked. Every other name is refused.
+The pickle is read by `torch_pickle`, which refuses every name but those of plain tensors.
 """
 
 from __future__ import annotations
@@ -18,102 +17,16 @@ import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from dsaml_jax.errors import UserError
+from dsaml_jax.interop.torch_pickle import SavedTensor, load
 
-_DTYPES = {
-    "DoubleStorage": np.dtype(np.float64),
-    "FloatStorage": np.dtype(np.float32),
-    "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
-}
 _LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, 2)[:-1]  # PyTorch's magic number before 1.6
 _MOST_AXES = 32
 _PLAIN = (type(None), bool, int, float, str, bytes)
-
-
-# What the pickle may build. Plain tuples and objects without attributes: the pickle's BUILD
-# instruction can then change none of them.
-class _StorageType(NamedTuple):
-    dtype: np.dtype
-
-
-class _Storage(NamedTuple):
-    dtype: np.dtype
-    key: str
-    length: int
-
-
-class _Tensor(NamedTuple):
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]  # in elements, as torch counts
-
-
-class _RebuildTensor:
-    __slots__ = ()
-
-    def __call__(self, storage, offset, size, stride, *_ignored):
-        if not isinstance(storage, _Storage):
-            raise pickle.UnpicklingError("a tensor without a storage")
-        return _Tensor(storage, offset, tuple(size), tuple(stride))
-
-
-class _RebuildParameter:
-    __slots__ = ()
-
-    def __call__(self, data, *_ignored):
-        return data
-
-
-class _Size:
-    __slots__ = ()
-
-    def __call__(self, values):
-        return tuple(values)
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch", "Size"): _Size(),
-    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
-    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
-} | {
-    (module, name): _StorageType(dtype)
-    for name, dtype in _DTYPES.items()
-    for module in ("torch", "torch.cuda")
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], path: Path):
-        super().__init__(file)
-        self._path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise UserError(
-                f"{self._path}: refused, because it refers to {module}.{name}, and only plain "
-                "tensors in dictionaries are read; save the model's state_dict() by itself."
-            )
-        return _ALLOWED[module, name]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, storage_type, key, _location, length = pid
-        if kind != "storage" or not isinstance(storage_type, _StorageType):
-            raise pickle.UnpicklingError(f"an unknown persistent id {kind!r}")
-        return _Storage(storage_type.dtype, str(key), int(length))
 
 
 class _Archive:
@@ -151,7 +64,7 @@ class _Archive:
             )
         return self._archive.read(info)  # checks the record's CRC
 
-    def array(self, tensor: _Tensor) -> np.ndarray:
+    def array(self, tensor: SavedTensor) -> np.ndarray:
         storage, offset, shape, strides = tensor
         numbers = (offset, storage.length, *shape, *strides)
         if (
@@ -207,7 +120,7 @@ def read_torch_file(path: str | Path, keep: Callable[[str], bool] | None = None)
     try:
         with zipfile.ZipFile(path) as zip_file:
             archive = _Archive(zip_file, path)
-            saved = _Unpickler(io.BytesIO(archive.record("data.pkl")), path).load()
+            saved = load(io.BytesIO(archive.record("data.pkl")), path)
             contents = _resolve(saved, archive, keep or (lambda _: True), "", {})
     except UserError:
         raise
@@ -278,7 +191,7 @@ def _resolve(
     value: Any, archive: _Archive, keep: Callable[[str], bool], key: str, done: dict[int, Any]
 ) -> Any:
     """`value` with tensors read, each container once: a pickle can nest one thing in many."""
-    if isinstance(value, _Tensor):
+    if isinstance(value, SavedTensor):
         return archive.array(value)
     if isinstance(value, _PLAIN):
         return value
@@ -293,10 +206,10 @@ def _resolve(
         result: Any = {
             name: _resolve(entry, archive, keep, str(name), done)
             for name, entry in value.items()
-            if not isinstance(entry, _Tensor) or keep(str(name))
+            if not isinstance(entry, SavedTensor) or keep(str(name))
         }
     else:
-        entries = (e for e in value if not isinstance(e, _Tensor) or keep(key))
+        entries = (e for e in value if not isinstance(e, SavedTensor) or keep(key))
         result = type(value)([_resolve(e, archive, keep, key, done) for e in entries])
     done[id(value)] = result
     return result
