@@ -120,7 +120,7 @@ class Findings:
     def save(self, folder: Path) -> Path:
         """Writes the findings as JSON into `folder`; the inverse of `load`."""
         path = Path(folder) / FILE_NAME
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
         return path
 
 
@@ -132,7 +132,7 @@ def load(folder: Path) -> Findings:
     """
     path = Path(folder) / FILE_NAME
     try:
-        fields = json.loads(path.read_text())
+        fields = json.loads(path.read_text(encoding="utf-8"))
         return Findings(
             **fields
             | {

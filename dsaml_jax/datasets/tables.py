@@ -109,16 +109,13 @@ def values(
       [columns] float64, or None where a cell holds text or a number outside `scale`; that is a
       problem, noted with the cell.
     """
-    cells = [table.cell(row, column) for column in columns]
-    numbers = np.empty(len(cells))
-    for i, cell in enumerate(cells):
-        try:
-            numbers[i] = np.nan if cell.lower() in _MISSING else float(cell)
-        except ValueError:
-            where = _place(journal, table, row, columns[i])
-            what = f"'{cell[:40]}' is not a number; the row is left out"
-            journal.problem("not a number", where, what)
+    numbers = np.empty(len(columns))
+    for i, column in enumerate(columns):
+        cell = table.cell(row, column)
+        found = np.nan if cell.lower() in _MISSING else number(journal, table, row, column)
+        if found is None:
             return None
+        numbers[i] = found
     fault = outside(numbers, scale)
     if fault is not None:
         where = _place(journal, table, row, columns[fault])
@@ -126,6 +123,18 @@ def values(
         journal.problem("outside the scale", where, what)
         return None
     return to_unit(numbers, scale)
+
+
+def number(journal: Journal, table: Table, row: int, column: int) -> float | None:
+    """The number in one cell, or None where there is none; that is a problem."""
+    cell = table.cell(row, column)
+    try:
+        return float(cell)
+    except ValueError:
+        where = _place(journal, table, row, column)
+        told = f"'{cell[:40]}' is not a number; the row is left out"
+        journal.problem("not a number", where, told)
+        return None
 
 
 def outside(numbers: np.ndarray, scale: tuple[float, float]) -> int | None:
