@@ -7,9 +7,38 @@ from pathlib import Path
 
 import numpy as np
 
-from dsaml_jax.datasets import layout
+from dsaml_jax.datasets import layout, tables
 from dsaml_jax.datasets.journal import Journal
 from dsaml_jax.datasets.schema import EVERYONE, RATING_HZ, Rating, Song
+
+
+def checked(
+    journal: Journal, where: str, values: object, scale: tuple[float, float]
+) -> np.ndarray | None:
+    """A list of numbers mapped from `scale` to [-1, 1]; None, and a problem noted, if it is not.
+
+    Args:
+      journal: of the reading.
+      where: file and place of the list.
+      values: as JSON or Parquet gave them.
+      scale: lowest and highest value.
+    """
+    if not isinstance(values, list | tuple | np.ndarray):
+        told = f"{type(values).__name__} instead of a list of numbers; the rating is left out"
+        journal.problem("not a list of numbers", where, told)
+        return None
+    for i, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            told = f"value {i} is {str(value)[:40]!r}, not a number; the rating is left out"
+            journal.problem("not a number", where, told)
+            return None
+    numbers = np.asarray(values, np.float64)
+    fault = tables.outside(numbers, scale)
+    if fault is not None:
+        told = f"value {fault}, {tables.outside_text(numbers[fault], scale)}"
+        journal.problem("outside the scale", where, f"{told}; the rating is left out")
+        return None
+    return tables.to_unit(numbers, scale)
 
 
 def joined(
@@ -45,16 +74,20 @@ def song_with_audio(
     ratings: Sequence[Rating],
     start_s: float,
     audio: Path | None,
+    duration_s: float | None = None,
     **texts: str,
 ) -> Song:
     """The song with its duration, its ratings cut where the audio ends.
 
-    A half second that has begun before the audio ends is kept. Where the length cannot be read
-    from the file, or there is no file, the duration is the end of the longest rating.
+    A half second that has begun before the audio ends is kept. The duration is `duration_s` where
+    it is given, else what the file's header says; where neither is known, it is the end of the
+    longest rating.
     """
     longest = max((len(rating.curve) for rating in ratings), default=0)
     rated_end = start_s + longest / RATING_HZ
-    length = layout.audio_seconds(audio) if audio is not None else None
+    length = duration_s
+    if audio is not None and length is None:
+        length = layout.audio_seconds(audio)
     if audio is not None and length is None:
         journal.count("audio files whose length cannot be read from their header")
     if length is not None and length < rated_end:
