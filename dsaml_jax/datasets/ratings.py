@@ -11,6 +11,8 @@ from dsaml_jax.datasets import layout, tables
 from dsaml_jax.datasets.journal import Journal
 from dsaml_jax.datasets.schema import EVERYONE, RATING_HZ, Rating, Song
 
+_LATE_S = 1.0  # ratings go on for so long past the audio without anything being wrong
+
 
 def checked(
     journal: Journal, where: str, values: object, scale: tuple[float, float]
@@ -94,14 +96,16 @@ def song_with_audio(
         journal.count("audio files that end before the last rated half second does")
         held = max(0, int(np.ceil((length - start_s) * RATING_HZ - 1e-9)))
         cut = [rating for rating in ratings if len(rating.curve) > held]
-        if cut:
+        values = sum(len(rating.curve) - held for rating in cut)
+        if rated_end - length > _LATE_S:
             journal.problem(
                 "audio shorter than the rated span",
                 journal.name(audio),
-                f"lasts {length:.2f} s, ratings go to {rated_end:.1f} s; "
-                f"{sum(len(r.curve) - held for r in cut)} values of {len(cut)} ratings are left "
-                "out",
+                f"lasts {length:.2f} s, ratings go to {rated_end:.1f} s; {values} values of "
+                f"{len(cut)} ratings are left out",
             )
+        elif values:
+            journal.count(f"values left out that lie up to {_LATE_S:g} s past the audio", values)
         if held == 0:
             journal.drop("audio ends before the ratings begin", journal.name(audio), len(cut))
         ratings = [Rating(r.annotator_id, r.curve[:held]) for r in ratings if held]

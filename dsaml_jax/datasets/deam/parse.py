@@ -188,7 +188,7 @@ def _texts(root: Path) -> dict[str, dict[str, str]]:
         if path is None:
             continue
         table = tables.read(path, lenient=True)
-        ids = table.require("song_id", "id")
+        ids = table.column("song_id", "id") or 0  # the first column, if it goes by another name
         columns = {
             "title": table.column("song title", "track", "title"),
             "artist": table.column("artist"),

@@ -112,7 +112,7 @@ def _columns(path: Path, rater_column: str) -> dict[str, list]:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise UserError(
-            f"{path} is a Parquet file, which needs pyarrow: pip install pyarrow."
+            f"{path} is a Parquet file, which needs pyarrow: pip install -r requirements-merp.txt."
         ) from error
     try:
         names = parquet.read_schema(path).names
