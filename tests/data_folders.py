@@ -80,7 +80,8 @@ def deam(root):
     table(
         root / "metadata" / "metadata_2013.csv",
         ["song_id", "file_name", "Artist", "Song title", "start", "end", "Genre"],
-        [[2, "2.mp3", "\tSomeone", "A song\t", 1.0, 1.45, "Blues"]],
+        [[2, "2.mp3", "\tSomeone", '"A song, slow\t"', 1.0, 1.45, "Blues"]],
+        joint=", ",
     )
     clips = root / "DEAM_audio" / "MEMD_audio"
     for song_id, seconds in (("2", 45.0), ("1001", 44.7), ("1002", 40.1), ("2001", 51), ("9", 1)):

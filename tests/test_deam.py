@@ -48,7 +48,7 @@ def test_songs_and_annotators(deam):
     assert {song.ratings_start_s for song in songs.values()} == {15.0}
     assert songs["2"].audio == "DEAM_audio/MEMD_audio/2.mp3"
     assert (songs["2"].title, songs["2"].artist, songs["2"].genre) == (
-        "A song",
+        "A song, slow",
         "Someone",
         "Blues",
     )
