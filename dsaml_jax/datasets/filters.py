@@ -1,0 +1,97 @@
+"""Which ratings are good enough to learn from, as functions of songs."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
+
+
+@dataclasses.dataclass(frozen=True)
+class RatingFilter:
+    """What is kept; the defaults are those of the PyTorch release of DSAML for DEAM.
+
+    Attributes:
+      least_deviation: a rating is dropped where mean |x - mean x| over its first `span` values is
+        below this, in either dimension; 0 keeps all.
+      span: values looked at, at two a second.
+      more_songs_than: annotators who rated this many songs or fewer are dropped, counted after
+        flat ratings are gone; 0 keeps all.
+    """
+
+    least_deviation: float = 0.01
+    span: int = 60
+    more_songs_than: int = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterCounts:
+    """What a filter left out.
+
+    Attributes:
+      flat: ratings dropped because they hardly move.
+      rare: ratings dropped because their annotator rated too few songs.
+      annotators: annotators with at least one rating before and none after.
+      songs: songs with at least one rating before and none after; they are left out too.
+    """
+
+    flat: int
+    rare: int
+    annotators: int
+    songs: int
+
+
+def deviation(curve: np.ndarray, span: int) -> np.ndarray:
+    """[2] mean |x - mean x| over the first `span` values of an [L, 2] curve, by dimension."""
+    head = curve[:span].astype(np.float64)
+    return np.abs(head - head.mean(axis=0)).mean(axis=0)
+
+
+def apply(songs: Sequence[Song], rules: RatingFilter) -> tuple[list[Song], FilterCounts]:
+    """Songs with the ratings that pass, and what was left out.
+
+    The aggregate ("all") always passes. Annotators are counted over the songs given, so a split
+    is filtered by giving its songs alone.
+    """
+    lively = _keep(songs, lambda rating: not _is_flat(rating, rules))
+    songs_of = collections.Counter(
+        name for song in lively for name in {rating.annotator_id for rating in song.ratings}
+    )
+    busy = _keep(
+        lively,
+        lambda rating: (
+            rating.annotator_id == EVERYONE or songs_of[rating.annotator_id] > rules.more_songs_than
+        ),
+    )
+    kept = [song for song in busy if song.ratings]
+    rated = sum(bool(song.ratings) for song in songs)
+    return kept, FilterCounts(
+        flat=_ratings(songs) - _ratings(lively),
+        rare=_ratings(lively) - _ratings(busy),
+        annotators=len(_annotators(songs) - _annotators(kept)),
+        songs=rated - len(kept),
+    )
+
+
+def _is_flat(rating: Rating, rules: RatingFilter) -> bool:
+    if rating.annotator_id == EVERYONE:
+        return False
+    return bool(np.any(deviation(rating.curve, rules.span) < rules.least_deviation))
+
+
+def _keep(songs: Sequence[Song], passes: Callable[[Rating], bool]) -> list[Song]:
+    return [
+        dataclasses.replace(song, ratings=tuple(filter(passes, song.ratings))) for song in songs
+    ]
+
+
+def _ratings(songs: Sequence[Song]) -> int:
+    return sum(len(song.ratings) for song in songs)
+
+
+def _annotators(songs: Sequence[Song]) -> set[str]:
+    return {rating.annotator_id for song in songs for rating in song.ratings}

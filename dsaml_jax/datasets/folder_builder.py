@@ -1,0 +1,140 @@
+"""TFDS builders of data sets that users bring as a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+
+from dsaml_jax.datasets import layout, report, schema
+from dsaml_jax.datasets.journal import ReadOptions
+from dsaml_jax.errors import UserError
+
+Reader = Callable[[Path, Any], tuple[list[schema.Song], report.Findings]]
+
+
+@dataclasses.dataclass(eq=False)
+class FolderConfig(tfds.core.BuilderConfig):
+    """Which folder, read how.
+
+    TFDS prepares each config in a folder of its own, called by the config's name. The name is
+    derived from the root, the options and every file's path, size and time (`config_of`), so that
+    neither another root nor a changed one is mistaken for what is already prepared.
+
+    Attributes:
+      root: the data set's folder, absolute.
+      options: of the data set's reader.
+    """
+
+    root: str = ""
+    options: ReadOptions = dataclasses.field(default_factory=ReadOptions)
+
+
+class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Reads a folder, saves the findings beside the prepared data, and yields songs.
+
+    A data set states its reader, the title and citation, and the split of a song. Splits that
+    would be empty are absent; "all" is their union.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    read: ClassVar[Reader]
+    title: ClassVar[str]
+    citation: ClassVar[str] = ""
+
+    @staticmethod
+    def split_of(song: schema.Song) -> str:
+        """The split that a song belongs to."""
+        del song
+        return "train"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            description=self.title,
+            citation=self.citation,
+            features=schema.features(),
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict]]]:
+        del dl_manager  # nothing is downloaded: users bring the data
+        config = self.builder_config
+        songs, findings = type(self).read(Path(config.root), config.options)
+        findings.save(Path(self.data_path))
+        splits: dict[str, list[schema.Song]] = {}
+        for song in songs:
+            splits.setdefault(self.split_of(song), []).append(song)
+        return {name: self._generate_examples(splits[name]) for name in sorted(splits)}
+
+    def _generate_examples(self, songs: Sequence[schema.Song]) -> Iterator[tuple[str, dict]]:
+        for song in songs:
+            yield song.song_id, schema.encode(song)
+
+
+def config_of(root: str | Path, options: ReadOptions, data_set: str) -> FolderConfig:
+    """The config that stands for a folder as it is now.
+
+    Raises:
+      UserError: the root is not a folder.
+    """
+    root = layout.existing_root(root, data_set)
+    digest = hashlib.blake2b(f"{root}\n{options}\n".encode(), digest_size=6)
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            stat = path.stat()
+            name = path.relative_to(root).as_posix()
+            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    readable = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40]
+    return FolderConfig(
+        name=f"{readable}-{digest.hexdigest()}" if readable else digest.hexdigest(),
+        description=f"{data_set} read from a folder",
+        root=str(root),
+        options=options,
+    )
+
+
+def prepare(
+    builder_class: type[FolderBuilder],
+    root: str | Path,
+    data_dir: str | Path,
+    options: ReadOptions,
+) -> FolderBuilder:
+    """Reads a data set's folder into array_record files, unless that is done already.
+
+    Args:
+      builder_class: the data set's builder.
+      root: its folder, in its own layout.
+      data_dir: where prepared data sets go.
+      options: of its reader.
+
+    Returns:
+      The builder, ready for `as_data_source`; `findings_of` tells what was found.
+
+    Raises:
+      UserError: as the data set's reader does; or `data_dir` lies in the root.
+    """
+    config = config_of(root, options, builder_class.title)
+    if Path(data_dir).expanduser().resolve().is_relative_to(config.root):
+        raise UserError(
+            f"{data_dir} lies inside the data set's folder {config.root}; give a folder outside it "
+            "for the prepared data."
+        )
+    builder = builder_class(config=config, data_dir=str(data_dir), file_format="array_record")
+    builder.download_and_prepare()
+    return builder
+
+
+def findings_of(builder: FolderBuilder) -> report.Findings:
+    """What was found when the builder's data were prepared."""
+    return report.load(Path(builder.data_path))
+
+
+def songs_of(builder: FolderBuilder, split: str = "all") -> list[schema.Song]:
+    """The prepared songs of a split, ordered by id."""
+    source = builder.as_data_source(split=split)
+    songs = [schema.decode(source[i]) for i in range(len(source))]
+    return sorted(songs, key=lambda song: (len(song.song_id), song.song_id))

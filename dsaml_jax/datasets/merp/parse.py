@@ -1,0 +1,137 @@
+"""MERP's own folder, read into songs and ratings.
+
+Layout (Koh and others 2023), up to three folders below the root:
+
+    audio/{song_id}.wav
+    annotations_filtered.parquet, annotations_raw.parquet
+
+A row is one rater on one song: `song_id`, arrays `valence` and `arousal` ten times a second from
+the song's start, and a column that names the rater. A filtered array may cover only the first part
+of the song. Needs pyarrow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from dsaml_jax.datasets import layout, ratings, report, resample
+from dsaml_jax.datasets.journal import Journal, ReadOptions
+from dsaml_jax.datasets.schema import EVERYONE, RATING_HZ, Rating, Song
+from dsaml_jax.errors import UserError
+
+NAME = "MERP"
+SOURCE_HZ = 10.0
+KINDS = ("filtered", "raw")
+_ROLES = ("rater", "worker", "annotator", "participant", "listener", "subject", "user")
+RATER_COLUMNS = tuple(name for role in _ROLES for name in (f"{role}_id", f"{role}id", role))
+"""Names of the column that says who rated, in order of preference, whatever their case."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MerpOptions(ReadOptions):
+    """`ReadOptions`, and what of MERP is read.
+
+    Attributes:
+      annotations: "filtered" (the makers' cleaned ratings) or "raw".
+      rater_column: the column that says who rated; empty for the first of `RATER_COLUMNS`.
+      low, high: ends of the scale, which are mapped to -1 and 1.
+    """
+
+    annotations: str = "filtered"
+    rater_column: str = ""
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self):
+        if self.annotations not in KINDS:
+            expected = " or ".join(KINDS)
+            raise UserError(f"annotations is '{self.annotations}'; expected {expected}.")
+        if not self.low < self.high:
+            raise UserError(f"low is {self.low:g} and high is {self.high:g}; low must be lower.")
+
+
+def read(
+    root: str | Path, options: MerpOptions | None = None
+) -> tuple[list[Song], report.Findings]:
+    """All songs with usable ratings, ordered by id, and what was found.
+
+    A song has its raters' ratings at two a second (means of five values), and last their mean as
+    annotator "all". Of two ratings by one rater the first is kept.
+
+    Raises:
+      UserError: the root is not MERP's, pyarrow is missing, a column is missing, no song has both
+        ratings and audio though audio is required; or, if strict, any problem.
+    """
+    options = options or MerpOptions()
+    root = layout.existing_root(root, NAME)
+    journal = Journal(NAME, root, options)
+    path = layout.require(root, NAME, (f"annotations_{options.annotations}.parquet",))
+    rated: dict[str, list[Rating]] = {}
+    for song_id, rating in _rated(journal, path, options):
+        rated.setdefault(song_id, []).append(rating)
+    folder = layout.find(root, "audio")
+    audio = layout.by_song(journal, layout.files(folder, layout.AUDIO_SUFFIXES), "audio file")
+    songs = []
+    for song_id in sorted(rated):
+        people = ratings.one_each(journal, f"{journal.name(path)}, song {song_id}", rated[song_id])
+        everybody = [*people, ratings.consensus(people)]
+        songs.append(ratings.song_with_audio(journal, song_id, everybody, 0.0, audio.get(song_id)))
+    journal.count("songs that are also in DEAM", sum(name.startswith("deam_") for name in rated))
+    return journal.close(songs, audio, "audio/{song_id}.wav")
+
+
+def _rated(journal: Journal, path: Path, options: MerpOptions) -> Iterator[tuple[str, Rating]]:
+    columns = _columns(path, options.rater_column)
+    scale = (options.low, options.high)
+    journal.count(f"rows of {path.name}", len(columns["song_id"]))
+    for row, song in enumerate(columns["song_id"]):
+        rater = columns["rater"][row]
+        where = journal.name(path, row + 1)
+        if song is None or rater in (None, "", EVERYONE):
+            told = f"song '{song}' and rater '{rater}' must both be named; the row is left out"
+            journal.problem("no annotator or no song", where, told)
+            continue
+        both = [
+            ratings.checked(journal, f"{where}, column {name}", columns[name][row], scale)
+            for name in ("arousal", "valence")
+        ]
+        curve = ratings.joined(journal, where, both[0], both[1])
+        if curve is None:
+            continue
+        if len(curve) < SOURCE_HZ / RATING_HZ:
+            journal.drop("shorter than half a second", where)
+            continue
+        yield layout.plain_id(str(song)), Rating(str(rater), resample.from_rate(curve, SOURCE_HZ))
+
+
+def _columns(path: Path, rater_column: str) -> dict[str, list]:
+    """The four columns as lists, that of the rater as "rater"."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise UserError(
+            f"{path} is a Parquet file, which needs pyarrow: pip install -r requirements-merp.txt."
+        ) from error
+    try:
+        names = parquet.read_schema(path).names
+        plain = {name.lower(): name for name in names}
+        wanted = (rater_column.lower(),) if rater_column else RATER_COLUMNS
+        rater = next((plain[name] for name in wanted if name in plain), None)
+        shown = ", ".join(names)
+        for name in ("song_id", "arousal", "valence"):
+            if name not in names:
+                raise UserError(f"{path} has no column {name}; its columns are: {shown}.")
+        if rater is None:
+            missing = rater_column or "that says who rated by a name known here"
+            raise UserError(
+                f"{path} has no column {missing}; its columns are: {shown}; name the right one "
+                "with rater_column."
+            )
+        table = parquet.read_table(path, columns=["song_id", "arousal", "valence", rater])
+    except (ArrowException, OSError) as error:
+        told = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read as a Parquet file: {told}.") from error
+    lists = {name: table.column(name).to_pylist() for name in ("song_id", "arousal", "valence")}
+    return lists | {"rater": table.column(rater).to_pylist()}

@@ -1,0 +1,159 @@
+"""What was found in a data set's folder, and what was left out of it and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from dsaml_jax.errors import UserError
+
+FILE_NAME = "findings.json"
+"""Name of the saved findings, beside the prepared data."""
+
+_SHOWN = 5  # entries of a list that the text shows before it only counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something in the source that should not be there; fatal where the reading is strict.
+
+    Attributes:
+      kind: a short name to count by, such as "not a number".
+      where: file relative to the root, with row and column where there are any.
+      what: what was found, what was expected and what became of it.
+    """
+
+    kind: str
+    where: str
+    what: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Drop:
+    """Ratings left out, for a reason that says nothing against the source.
+
+    Attributes:
+      reason: why; drops are counted by it.
+      where: file relative to the root, with row where there is one.
+      ratings: how many ratings went, a rating being one annotator's curve of one song.
+    """
+
+    reason: str
+    where: str
+    ratings: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """The outcome of reading one data set's folder.
+
+    Attributes:
+      data_set: its name.
+      root: the folder that was read.
+      songs: songs handed on, with audio unless audio was not required.
+      labelled_songs: songs with at least one usable rating, with or without audio.
+      audio_files: audio files found.
+      missing_audio: ids of labelled songs without an audio file.
+      unlabelled_audio: ids of audio files without a usable rating.
+      annotators: people with at least one rating handed on; the aggregate is not one of them.
+      ratings: curves of people handed on.
+      aggregates: curves averaged over people handed on.
+      counts: further numbers, by name.
+      drops: ratings left out.
+      problems: what should not have been there.
+    """
+
+    data_set: str
+    root: str
+    songs: int
+    labelled_songs: int
+    audio_files: int
+    missing_audio: tuple[str, ...]
+    unlabelled_audio: tuple[str, ...]
+    annotators: int
+    ratings: int
+    aggregates: int
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    drops: tuple[Drop, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def dropped(self) -> dict[str, int]:
+        """Ratings left out, by reason."""
+        totals: dict[str, int] = {}
+        for drop in self.drops:
+            totals[drop.reason] = totals.get(drop.reason, 0) + drop.ratings
+        return totals
+
+    def problem_counts(self) -> dict[str, int]:
+        """Problems, by kind."""
+        totals: dict[str, int] = {}
+        for problem in self.problems:
+            totals[problem.kind] = totals.get(problem.kind, 0) + 1
+        return totals
+
+    def text(self) -> str:
+        """The findings for a reader: numbers in full, lists by their first entries."""
+        lines = [
+            f"{self.data_set} in {self.root}",
+            f"  songs with ratings      {self.labelled_songs}",
+            f"  audio files             {self.audio_files}",
+            f"  ratings without audio   {_listed(self.missing_audio, 'song')}",
+            f"  audio without ratings   {_listed(self.unlabelled_audio, 'file')}",
+            f"  songs handed on         {self.songs}",
+            f"  annotators              {self.annotators}",
+            f"  ratings of annotators   {self.ratings}",
+            f"  averaged ratings        {self.aggregates}",
+        ]
+        lines += [f"  {name}: {number}" for name, number in self.counts.items()]
+        for reason, number in self.dropped().items():
+            places = [drop.where for drop in self.drops if drop.reason == reason]
+            lines.append(f"  left out, {reason}: {number} ratings ({_first(places)})")
+        for kind, number in self.problem_counts().items():
+            lines.append(f"  problem, {kind}: {number}")
+            told = [f"{p.where}: {p.what}" for p in self.problems if p.kind == kind]
+            lines += [f"    {line}" for line in told[:_SHOWN]]
+            if len(told) > _SHOWN:
+                lines.append(f"    and {len(told) - _SHOWN} more, in {FILE_NAME}")
+        return "\n".join(lines)
+
+    def save(self, folder: Path) -> Path:
+        """Writes the findings as JSON into `folder`; the inverse of `load`."""
+        path = Path(folder) / FILE_NAME
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+        return path
+
+
+def load(folder: Path) -> Findings:
+    """The findings saved in `folder`.
+
+    Raises:
+      UserError: no readable findings are there.
+    """
+    path = Path(folder) / FILE_NAME
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return Findings(
+            **fields
+            | {
+                "missing_audio": tuple(fields["missing_audio"]),
+                "unlabelled_audio": tuple(fields["unlabelled_audio"]),
+                "drops": tuple(Drop(**drop) for drop in fields["drops"]),
+                "problems": tuple(Problem(**problem) for problem in fields["problems"]),
+            }
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); delete its folder and prepare the data set again."
+        ) from error
+
+
+def _listed(names: tuple[str, ...], noun: str) -> str:
+    if not names:
+        return "0"
+    return f"{len(names)} ({noun}{'s' if len(names) > 1 else ''} {_first(list(names))})"
+
+
+def _first(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

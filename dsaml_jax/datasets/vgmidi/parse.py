@@ -1,0 +1,146 @@
+"""VGMIDI's labelled part, read into pieces and ratings.
+
+Layout (Ferreira and Whitehead 2019), up to three folders below the root:
+
+    annotations/vgmidi_raw_{1,2}.json      (in the repository: labelled/annotations/...)
+    midi/{name}.mid                        (beside annotations/)
+
+`annotations["piece0_1"]` is rater 1 on piece 0: one valence and one arousal a bar in [-1, 1], the
+rater's profile and free-text answers. Bars share the piece's `duration` equally, so their values
+are spread over it. Nobody has an id; see `raters`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dsaml_jax.datasets import layout, ratings, report, resample
+from dsaml_jax.datasets.journal import Journal, ReadOptions
+from dsaml_jax.datasets.schema import RATING_HZ, Rating, Song
+from dsaml_jax.datasets.vgmidi import raters
+from dsaml_jax.errors import UserError
+
+NAME = "VGMIDI"
+SETS = (1, 2)
+_SCALE = (-1.0, 1.0)
+
+
+def read(
+    root: str | Path, options: ReadOptions | None = None
+) -> tuple[list[Song], report.Findings]:
+    """All pieces with usable ratings, ordered by id, and what was found.
+
+    A piece is called by its set and its name, "1_piece0". It has its raters' ratings at two a
+    second, and last their mean as annotator "all"; its audio is the MIDI file, which
+    `dsaml_jax.audio.midi` renders. Annotations of pieces that do not exist are dropped and
+    counted. Of the answers only the raters' ids are kept, which are hashes.
+
+    Raises:
+      UserError: the root is not VGMIDI's, a file is not the JSON that it should be, no piece has
+        both ratings and MIDI though audio is required; or, if strict, any problem.
+    """
+    options = options or ReadOptions()
+    root = layout.existing_root(root, NAME)
+    journal = Journal(NAME, root, options)
+    first = layout.require(
+        root, NAME, tuple(f"annotations/vgmidi_raw_{number}.json" for number in SETS)
+    )
+    folder = first.parent.parent / "midi"
+    midi = {path.name: path for path in layout.files(folder, (".mid", ".midi"))}
+    songs: list[Song] = []
+    used: set[str] = set()
+    for number in SETS:
+        path = first.parent / f"vgmidi_raw_{number}.json"
+        if not path.exists():
+            journal.count(f"set {number} is absent")
+            continue
+        pieces, annotations = _parts(path)
+        rated = _rated(journal, path, pieces, annotations)
+        for name in sorted(rated, key=lambda name: (len(name), name)):
+            file = str(pieces[name].get("midi"))
+            used.add(file)
+            people = ratings.one_each(journal, f"{journal.name(path)}, {name}", rated[name])
+            songs.append(
+                ratings.song_with_audio(
+                    journal,
+                    f"{number}_{name}",
+                    [*people, ratings.consensus(people)],
+                    0.0,
+                    midi.get(file),
+                    duration_s=float(pieces[name]["duration"]),
+                    title=str(pieces[name].get("name", "")),
+                )
+            )
+    _count_pieces_each(journal, songs)
+    unused = sorted(midi.keys() - used)
+    ids = [song.song_id for song in songs if song.audio] + unused
+    return journal.close(songs, ids, "midi/{name}.mid")
+
+
+def _rated(
+    journal: Journal, path: Path, pieces: dict[str, Any], annotations: dict[str, Any]
+) -> dict[str, list[Rating]]:
+    rated: dict[str, list[Rating]] = {}
+    known = raters.identify(annotations)
+    durations: dict[str, float | None] = {}
+    journal.count(f"annotations in {path.name}", len(annotations))
+    journal.count(f"pieces in {path.name}", len(pieces))
+    for key, annotation in annotations.items():
+        name = key.rpartition("_")[0]
+        where = f"{journal.name(path)}, annotation {key}"
+        if name not in pieces:
+            journal.drop("the piece does not exist", where)
+            continue
+        if name not in durations:
+            durations[name] = _duration(
+                journal, f"{journal.name(path)}, piece {name}", pieces[name]
+            )
+        duration = durations[name]
+        if key not in known:
+            journal.drop("the rater cannot be told from others", where)
+            continue
+        if duration is None:
+            journal.drop("the piece has no usable duration", where)
+            continue
+        both = [
+            ratings.checked(journal, f"{where}, {dimension}", annotation.get(dimension), _SCALE)
+            for dimension in ("arousal", "valence")
+        ]
+        curve = ratings.joined(journal, where, both[0], both[1])
+        if curve is None:
+            continue
+        if len(curve) != pieces[name].get("measures", len(curve)):
+            journal.count("annotations with another number of values than the piece has bars")
+        curve = resample.from_bars(curve, duration)
+        rated.setdefault(name, []).append(Rating(known[key], curve))
+    return rated
+
+
+def _duration(journal: Journal, where: str, piece: dict[str, Any]) -> float | None:
+    duration = piece.get("duration")
+    if isinstance(duration, int | float) and duration * RATING_HZ >= 1:
+        return float(duration)
+    told = f"duration is {duration!r}; expected seconds; its annotations are left out"
+    journal.problem("no duration", where, told)
+    return None
+
+
+def _parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}.") from error
+    for name in ("pieces", "annotations"):
+        part = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(part, dict) or not all(isinstance(v, dict) for v in part.values()):
+            raise UserError(f"{path} has no object '{name}' of objects; VGMIDI's files have one.")
+    return content["pieces"], content["annotations"]
+
+
+def _count_pieces_each(journal: Journal, songs: list[Song]) -> None:
+    pieces = raters.pieces_each(songs)
+    for number in sorted(set(pieces.values())):
+        same = sum(count == number for count in pieces.values())
+        journal.count(f"raters of {number} piece{'s' if number > 1 else ''}", same)

@@ -1,0 +1,54 @@
+"""Who rated in VGMIDI, where nobody has an id."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dsaml_jax.datasets.schema import EVERYONE, Song
+
+PROFILE = ("age", "gender", "country", "musicianship")
+ANSWERS = ("ex1_arousal", "ex1_description", "ex1_valence", "ex2_arousal", "ex2_valence")
+"""What a rater wrote about two practice pieces; the same in all of a rater's annotations."""
+
+_USUAL_PIECES = 2  # pieces that every rater was given
+
+
+def identify(annotations: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The rater's id of each annotation whose rater can be told from others.
+
+    Two annotations are one person's where profile and answers agree in full. Where a person gave
+    no answers the profile alone must do; if more annotations share it than a rater was given
+    pieces, they are several people and none of them gets an id.
+
+    Returns:
+      Annotation -> id, a hash of profile and answers from which neither can be read.
+    """
+    keys = {name: _key(annotation) for name, annotation in annotations.items()}
+    sizes = collections.Counter(keys.values())
+    return {
+        name: hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
+        for name, key in keys.items()
+        if _answered(annotations[name]) or sizes[key] <= _USUAL_PIECES
+    }
+
+
+def pieces_each(songs: Iterable[Song]) -> collections.Counter[str]:
+    """Number of pieces by rater, the aggregate aside."""
+    return collections.Counter(
+        rating.annotator_id
+        for song in songs
+        for rating in song.ratings
+        if rating.annotator_id != EVERYONE
+    )
+
+
+def _key(annotation: Mapping[str, Any]) -> str:
+    return json.dumps([annotation.get(field) for field in PROFILE + ANSWERS])
+
+
+def _answered(annotation: Mapping[str, Any]) -> bool:
+    return any(str(annotation.get(field) or "").strip() for field in ANSWERS)
