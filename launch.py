@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from pathlib import Path
 
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from dsaml_jax.errors import UserError
@@ -14,10 +16,13 @@ from dsaml_jax.errors import UserError
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/demo.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default: runs/CONFIG_NAME.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+_CACHE = flags.DEFINE_string("compile_cache", "data/compiled", "Folder of compiled programs.")
 
 
 def main(argv: list[str]) -> None:
     # JAX starts with these imports: a mistake on the command line is told before.
+    import jax
+
     from dsaml_jax.evaluation.protocol import ROW_ORDER
     from dsaml_jax.experiment import experiment_from_config
     from dsaml_jax.run import run
@@ -29,9 +34,14 @@ def main(argv: list[str]) -> None:
         raise UserError("--config is missing; give an experiment, e.g. --config=configs/demo.py")
     experiment = experiment_from_config(_CONFIG.value.to_dict())
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    workdir = open_workdir(
-        _WORKDIR.value or f"runs/{name}", experiment, fresh=_MODE.value == "train"
-    )
+    path = _WORKDIR.value or f"runs/{name}"
+    workdir = open_workdir(path, experiment, fresh=_MODE.value == "train")
+    # What libraries log while all is well would hide what the run says.
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("dsaml_jax").setLevel(logging.INFO)
+    jax.config.update("jax_compilation_cache_dir", _CACHE.value)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     results = run(experiment, workdir, _MODE.value)
     print(results.to_markdown(ROW_ORDER))
     print(f"\nEverything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl.")
@@ -46,9 +56,8 @@ def parse(argv: list[str]) -> list[str]:
     """
     try:
         rest = flags.FLAGS(argv)
-        file = flags.FLAGS["config"].present and config_flags.get_config_filename(
-            flags.FLAGS["config"]
-        )
+        given = flags.FLAGS["config"]
+        file = config_flags.get_config_filename(given) if given.present else None
         if file and not Path(file).is_file():
             there = ", ".join(sorted(str(path) for path in Path("configs").glob("*.py")))
             raise UserError(f"--config: there is no file {file}; there are {there}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from absl import logging
 from tqdm import tqdm
 
 from dsaml_jax.audio.config import AudioConfig
@@ -15,6 +15,8 @@ from dsaml_jax.corpus import Corpus, Scaling, build_corpus
 from dsaml_jax.datasets import schema, synthetic
 from dsaml_jax.errors import UserError
 from dsaml_jax.experiment import DataConfig, Experiment
+
+LOG = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 
@@ -37,7 +39,7 @@ def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
             min_songs=experiment.data.min_songs,
             source=f"{experiment.data.name}, {split}",
         )
-        logging.info("%s: %s", split, corpora[split])
+        LOG.info("%s: %s", split, corpora[split])
     check_disjoint(corpora)
     scaling = Scaling.of(corpora["train"])
     return {split: scaling.apply(corpus) for split, corpus in corpora.items()}

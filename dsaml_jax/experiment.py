@@ -106,16 +106,26 @@ class StageConfig:
     Attributes:
       steps: meta-steps; 0 leaves the stage out.
       optimizer: the outer optimiser.
+      clip_norm: global norm to which meta-gradients are clipped before it; 0 for no clipping.
       validate_every: meta-steps between validations; the best one is kept.
     """
 
     steps: int
     optimizer: OptimizerConfig
+    clip_norm: float
     validate_every: int
+
+    def build_optimizer(self) -> optax.GradientTransformation:
+        """Clipping, where there is any, and the outer optimiser."""
+        optimizer = self.optimizer.build()
+        if not self.clip_norm:
+            return optimizer
+        return optax.chain(optax.clip_by_global_norm(self.clip_norm), optimizer)
 
     def __post_init__(self):
         at_least("steps", self.steps, 0)
         at_least("validate_every", self.validate_every, 1)
+        at_least("clip_norm", self.clip_norm, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +181,7 @@ def experiment_from_config(config: Mapping[str, Any]) -> Experiment:
     return _freeze(Experiment, config, "config")
 
 
-def at_least(field: str, value: int, least: int) -> None:
+def at_least(field: str, value: float, least: float) -> None:
     """Raises UserError unless value >= least."""
     if value < least:
         raise UserError(f"{field} is {value}; expected at least {least}.")

@@ -46,7 +46,6 @@ class ListenerCurves:
       rating, population, adapted: [L, 2] (arousal, valence).
       control: [L, 2], adapted on another listener's ratings; None to leave it out.
       valid: [L] bool; None if every frame is rated.
-      start_s: time of the first rating from the start of the song, in seconds.
     """
 
     listener_id: str
@@ -56,7 +55,6 @@ class ListenerCurves:
     adapted: np.ndarray
     control: np.ndarray | None = None
     valid: np.ndarray | None = None
-    start_s: float = 0.0
 
 
 def listener_figure(path: str | os.PathLike[str], listeners: Sequence[ListenerCurves]) -> None:
@@ -71,10 +69,10 @@ def listener_figure(path: str | os.PathLike[str], listeners: Sequence[ListenerCu
         len(DIMENSIONS), len(listeners), sharex="col", sharey=True, squeeze=False
     )
     for column, listener in enumerate(listeners):
-        axes[0, column].set_title(_listener_title(listener), fontsize=10)
+        axes[0, column].set_title(_listener_title(listener), fontsize=9)
         for row in range(len(DIMENSIONS)):
             _draw_listener(axes[row, column], listener, row)
-        axes[-1, column].set_xlabel("time in the song (s)")
+        axes[-1, column].set_xlabel("time since the first rating (s)")
     for row, name in enumerate(DIMENSIONS):
         axes[row, 0].set_ylabel(f"{name} (−1 to 1)")
     lines = {
@@ -162,7 +160,7 @@ def inner_loop_figure(
 
 
 def _draw_listener(axis: Axes, listener: ListenerCurves, dimension: int) -> None:
-    seconds = listener.start_s + np.arange(len(listener.rating)) / RATING_HZ
+    seconds = np.arange(len(listener.rating)) / RATING_HZ
     valid = _valid(listener)
 
     def draw(curves, label, **style):
@@ -185,14 +183,14 @@ def _listener_title(listener: ListenerCurves) -> str:
         )["ccc"].mean()
         ccc[name] = "undefined" if math.isnan(values) else f"{values:z.2f}"
     return (
-        f"listener {_short(listener.listener_id)}, song {_short(listener.song_id)}\n"
-        f"CCC: population {ccc['population']}, adapted {ccc['adapted']}"
+        f"{_short(listener.listener_id)}\n{_short(listener.song_id)}\n"
+        f"CCC {ccc['population']}, adapted {ccc['adapted']}"
     )
 
 
-def _short(name: str, longest: int = 14) -> str:
-    """Of a long id its start: titles of neighbouring columns must not meet."""
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+def _short(name: str, longest: int = 24) -> str:
+    """Of a long id its end, where ids differ: titles of neighbouring columns must not meet."""
+    return name if len(name) <= longest else f"…{name[1 - longest :]}"
 
 
 def _valid(listener: ListenerCurves) -> np.ndarray:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import jax
 import numpy as np
-from absl import logging
 
 from dsaml_jax import plots
 from dsaml_jax.audio.features import embedding_size
@@ -25,6 +25,8 @@ from dsaml_jax.training.records import Records
 from dsaml_jax.training.state import TrainState, initial_state, restart
 from dsaml_jax.training.step import make_meta_step
 from dsaml_jax.workdir import write_json
+
+LOG = logging.getLogger(__name__)
 
 WEIGHTS_STREAM, POPULATION_STREAM, META_STREAM = range(3)
 """Independent random streams of a run's seed."""
@@ -57,7 +59,7 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
                 return fit(
                     name,
                     stage,
-                    make_meta_step(experiment.model, tasks, inner, stage.optimizer.build()),
+                    make_meta_step(experiment.model, tasks, inner, stage.build_optimizer()),
                     start,
                     corpora["train"].tables,
                     jax.random.fold_in(key, stream),
@@ -77,7 +79,7 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
             start = restart(
                 population.state.params,
                 population.state.statistics,
-                experiment.meta.optimizer.build(),
+                experiment.meta.build_optimizer(),
             )
         meta = run_stage("meta", experiment.meta, experiment.inner, start, META_STREAM)
         for name in ("population", "meta"):
@@ -168,7 +170,7 @@ def evaluate(
         workdir / "figures" / "listeners.png",
         _drawn(corpus, sequences, rows, experiment.evaluation.figures),
     )
-    logging.info(
+    LOG.info(
         "test: %d annotators, %d episodes, %d sequences; the control has the same songs in %d",
         results.counts["annotators"],
         len(episodes.annotator),
@@ -181,7 +183,7 @@ def evaluate(
 def _initial(experiment: Experiment, stage: StageConfig) -> TrainState:
     return initial_state(
         experiment.model,
-        stage.optimizer.build(),
+        stage.build_optimizer(),
         jax.random.fold_in(jax.random.key(experiment.seed), WEIGHTS_STREAM),
         experiment.audio.image,
         embedding_size(experiment.audio),

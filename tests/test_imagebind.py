@@ -147,7 +147,7 @@ def test_the_published_size():
 def test_conversion_round_trip_states_the_licence(tmp_path, variables, caplog):
     source = torch_files.write_state_dict(tmp_path / "all.pth", imagebind_golden.weights())
     target = tmp_path / "new" / "audio.npz"
-    with caplog.at_level(logging.WARNING, logger="absl"):
+    with caplog.at_level(logging.WARNING, logger="dsaml_jax"):
         interop.convert_imagebind(source, target, imagebind_golden.config())
         config, loaded = interop.load_imagebind(target)
     assert caplog.text.count("CC BY-NC 4.0") == 2

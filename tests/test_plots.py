@@ -35,7 +35,7 @@ def listener(seed, length=60, **more):
     rating, population, adapted, control = np.cumsum(rng.normal(0, 0.05, (4, length, 2)), axis=1)
     return plots.ListenerCurves(
         **{"listener_id": f"{seed}", "song_id": "2001", "rating": rating, "population": population}
-        | {"adapted": adapted, "control": control, "start_s": 15.0}
+        | {"adapted": adapted, "control": control}
         | more
     )
 

@@ -10,6 +10,7 @@ audio part, about 0.35 GB, is read and kept.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import zipfile
@@ -19,7 +20,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import logging
 from flax import traverse_util
 
 from dsaml_jax.audio.imagebind import (
@@ -30,6 +30,8 @@ from dsaml_jax.audio.imagebind import (
 )
 from dsaml_jax.errors import UserError
 from dsaml_jax.interop.torch_file import pick_state_dict, read_torch_file
+
+LOG = logging.getLogger(__name__)
 
 LICENCE = (
     "ImageBind's weights (Meta Platforms) are licensed CC BY-NC 4.0: no commercial use of them or "
@@ -60,7 +62,7 @@ def read_imagebind_checkpoint(
             f"{path}: holds no weights of ImageBind's audio tower ({_AUDIO[0]}*); give the path of "
             "imagebind_huge.pth."
         )
-    logging.warning("%s: %s", path, LICENCE)
+    LOG.warning("%s: %s", path, LICENCE)
     given = pick_state_dict(contents, path)
     weights = list(_weights(config))
     shapes = {weight.name: weight.shape for weight in weights}
@@ -128,7 +130,7 @@ def load_imagebind(path: str | Path) -> tuple[ImageBindConfig, Variables]:
     tower = jax.eval_shape(ImageBindAudio(config).init, jax.random.key(0), image)
     shapes = {k: v.shape for k, v in traverse_util.flatten_dict(tower, sep="/").items()}
     _check({name: array.shape for name, array in flat.items()}, shapes, path)
-    logging.warning("%s: %s", path, LICENCE)
+    LOG.warning("%s: %s", path, LICENCE)
     return config, traverse_util.unflatten_dict(flat, sep="/")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 import time
 from collections.abc import Callable
 
 import jax
-from absl import logging
 from tqdm import tqdm
 
 from dsaml_jax.corpus import Tables
@@ -17,6 +17,8 @@ from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.records import Records
 from dsaml_jax.training.state import TrainState
 from dsaml_jax.training.step import MetaStep
+
+LOG = logging.getLogger(__name__)
 
 Validate = Callable[[TrainState], dict[str, float]]
 
@@ -51,7 +53,7 @@ def fit(
     resumed = checkpoints.last(state)
     if resumed is not None:
         state = resumed
-        logging.info("%s: going on from step %d of %d", name, int(state.step), stage.steps)
+        LOG.info("%s: going on from step %d of %d", name, int(state.step), stage.steps)
 
     def validated(state: TrainState) -> dict[str, float]:
         metrics = validate(state)
@@ -76,7 +78,7 @@ def fit(
                 records.write(name, step, _fetch(metrics, bar))
                 pending = None
                 selection = validated(state)["selection"]
-                logging.info("%s: step %d, validation CCC %.4f", name, step, selection)
+                LOG.info("%s: step %d, validation CCC %.4f", name, step, selection)
     best, metrics = checkpoints.best(state)
     return Fitted(best, metrics, time.monotonic() - started)
 
