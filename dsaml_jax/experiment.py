@@ -60,6 +60,9 @@ class OptimizerConfig:
     name: str
     options: Mapping[str, Any]
 
+    def __post_init__(self):
+        self.build()
+
     def build(self) -> optax.GradientTransformation:
         """The transformation.
 
@@ -70,7 +73,7 @@ class OptimizerConfig:
         if not callable(function):
             near = difflib.get_close_matches(self.name, dir(optax), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"optimizer.name: optax has no {self.name!r}{hint}")
+            raise UserError(f"optimizer.name: optax has no {self.name!r}{hint or '.'}")
         try:
             built = function(**self.options)
         except TypeError as error:
