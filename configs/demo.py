@@ -32,18 +32,18 @@ def get_config():
 
     config.tasks.meta_batch = 8
     config.tasks.query = 3
-    # A large inner step follows the level of the one song, which hardly carries over (see README).
+    # Larger inner steps follow the level of the one song, which hardly carries over (see README).
     config.inner.steps = 2
     config.inner.estimator = "second_order"
     config.inner.optimizer.options.learning_rate = 0.01
 
-    config.population.steps = 200
+    config.population.steps = 125
     config.population.optimizer.options.learning_rate = 1e-3
     config.population.validate_every = 25
-    config.meta.steps = 90
+    config.meta.steps = 75
     config.meta.optimizer.options.learning_rate = 2e-4
     config.meta.clip_norm = 1.0
-    config.meta.validate_every = 30
+    config.meta.validate_every = 25
     config.meta_from_population = True
 
     config.evaluation.query = 8

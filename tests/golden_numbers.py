@@ -84,13 +84,11 @@ class Golden:
             if name.startswith(f"{prefix}/") and "query_loss" not in name
         }
         largest = max(np.linalg.norm(value) for value in theirs.values())
-        # Rounding of the run's own precision is what a zero is known to.
-        zero = 1e-7 * largest * (1 if self.dtype == "float64" else 100)
         off = {}
         for name, value in theirs.items():
             error = np.linalg.norm(ours[name] - value)
             truly_zero = name.endswith(("key.bias", "0.conv.bias", "1.conv.bias"))
-            allowed = zero if truly_zero else relative * np.linalg.norm(value)
+            allowed = 1e-7 * largest if truly_zero else relative * np.linalg.norm(value)
             if not error <= allowed:
                 off[name] = f"error {error:.3g}, allowed {allowed:.3g}"
         assert not off, off
