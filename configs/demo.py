@@ -40,10 +40,10 @@ def get_config():
     config.population.steps = 125
     config.population.optimizer.options.learning_rate = 1e-3
     config.population.validate_every = 25
-    config.meta.steps = 75
+    config.meta.steps = 60
     config.meta.optimizer.options.learning_rate = 2e-4
     config.meta.clip_norm = 1.0
-    config.meta.validate_every = 25
+    config.meta.validate_every = 30
     config.meta_from_population = True
 
     config.evaluation.query = 8
