@@ -14,7 +14,7 @@ from dsaml_jax.audio.features import Features, clip_features
 from dsaml_jax.corpus import Corpus, Scaling, build_corpus
 from dsaml_jax.datasets import schema, synthetic
 from dsaml_jax.errors import UserError
-from dsaml_jax.experiment import DataConfig, Experiment
+from dsaml_jax.experiment import Experiment
 
 LOG = logging.getLogger(__name__)
 
@@ -29,15 +29,16 @@ def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
     Raises:
       UserError: a song or an annotator is in two splits, or `build_corpus` refuses one.
     """
-    builder = _prepare(experiment.data)
+    data = experiment.data
+    builder = synthetic.prepare(data.prepared, synthetic.builder_config("run", **data.builder))
     corpora = {}
     for split in SPLITS:
         songs = [schema.decode(each) for each in builder.as_data_source(split=split)]
         corpora[split] = build_corpus(
             songs,
             _extract_all(songs, experiment.audio, split),
-            min_songs=experiment.data.min_songs,
-            source=f"{experiment.data.name}, {split}",
+            min_songs=data.min_songs,
+            source=f"{data.name}, {split}",
         )
         LOG.info("%s: %s", split, corpora[split])
     check_disjoint(corpora)
@@ -54,12 +55,6 @@ def check_disjoint(corpora: dict[str, Corpus]) -> None:
                 other = seen.setdefault(f"{kind} {name}", split)
                 if other != split:
                     raise UserError(f"{kind} {name} is in both {other} and {split}; remove one.")
-
-
-def _prepare(data: DataConfig):
-    if data.name == "synthetic":
-        return synthetic.prepare(data.prepared, synthetic.builder_config("run", **data.builder))
-    raise UserError(f"data.name is {data.name!r}; expected 'synthetic'.")
 
 
 def _extract_all(songs: list[schema.Song], audio: AudioConfig, split: str) -> list[Features]:
