@@ -34,8 +34,14 @@ def get_config() -> ConfigDict:
     # 16 inner steps of SGD over all weights; the release is first order only.
     config.inner = ConfigDict()
     config.inner.steps = 16
-    config.inner.estimator = "first_order"
+    config.inner.adapt = "all"
     config.inner.optimizer = optimizer("sgd", learning_rate=5e-3)
+    config.inner.rates = "fixed"
+    config.inner.rates_learning_rate = 0.0
+    config.inner.estimator = "first_order"
+    config.inner.engine = "remat"
+    config.inner.chunk = 0
+    config.inner.multi_step = 0.0
 
     # The population model: trained on the same tasks' query songs without adapting.
     config.population = ConfigDict()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 import optax
 
 from dsaml_jax.audio.config import AudioConfig
-from dsaml_jax.errors import UserError
-from dsaml_jax.meta import ESTIMATORS
-from dsaml_jax.model.config import DSAMLConfig, one_of
+from dsaml_jax.errors import UserError, at_least, one_of
+from dsaml_jax.inner import InnerConfig, outer_optimizer
+from dsaml_jax.model.config import DSAMLConfig
+from dsaml_jax.optimizers import OptimizerConfig
 
 DATASETS = ("synthetic",)
 
@@ -54,55 +54,6 @@ class TaskConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """Attributes: name: of a function of optax; options: its keyword arguments."""
-
-    name: str
-    options: Mapping[str, Any]
-
-    def __post_init__(self):
-        self.build()
-
-    def build(self) -> optax.GradientTransformation:
-        """The transformation.
-
-        Raises:
-          UserError: optax has no such optimiser, or it refuses the options.
-        """
-        function = getattr(optax, self.name, None)
-        if not callable(function):
-            near = difflib.get_close_matches(self.name, dir(optax), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"optimizer.name: optax has no {self.name!r}{hint or '.'}")
-        try:
-            built = function(**self.options)
-        except TypeError as error:
-            known = ", ".join(inspect.signature(function).parameters)
-            raise UserError(
-                f"optax.{self.name} does not take options {dict(self.options)}: {error}; "
-                f"it takes {known}."
-            ) from error
-        if not isinstance(built, optax.GradientTransformation):
-            raise UserError(
-                f"optimizer.name: optax.{self.name} is no optimiser; expected one such as 'adam'."
-            )
-        return built
-
-
-@dataclasses.dataclass(frozen=True)
-class InnerConfig:
-    """Attributes: steps: K; estimator: one of `meta.ESTIMATORS`; optimizer: of the inner loop."""
-
-    steps: int
-    estimator: str
-    optimizer: OptimizerConfig
-
-    def __post_init__(self):
-        at_least("inner.steps", self.steps, 0)
-        one_of("inner.estimator", self.estimator, ESTIMATORS)
-
-
-@dataclasses.dataclass(frozen=True)
 class StageConfig:
     """One stage of training: the population model, or meta-learning.
 
@@ -118,12 +69,9 @@ class StageConfig:
     clip_norm: float
     validate_every: int
 
-    def build_optimizer(self) -> optax.GradientTransformation:
-        """Clipping, where there is any, and the outer optimiser."""
-        optimizer = self.optimizer.build()
-        if not self.clip_norm:
-            return optimizer
-        return optax.chain(optax.clip_by_global_norm(self.clip_norm), optimizer)
+    def build_optimizer(self, inner: InnerConfig) -> optax.GradientTransformation:
+        """The outer optimiser of the weights and the learned inner rates."""
+        return outer_optimizer(self.optimizer, self.clip_norm, inner)
 
     def __post_init__(self):
         at_least("steps", self.steps, 0)
@@ -182,12 +130,6 @@ def experiment_from_config(config: Mapping[str, Any]) -> Experiment:
       UserError: a field is unknown, missing or of the wrong type, or a value makes no sense.
     """
     return _freeze(Experiment, config, "config")
-
-
-def at_least(field: str, value: float, least: float) -> None:
-    """Raises UserError unless value >= least."""
-    if value < least:
-        raise UserError(f"{field} is {value}; expected at least {least}.")
 
 
 def _freeze(cls: type, values: Any, path: str) -> Any:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dsaml_jax.model import DSAML, DSAMLConfig
+from dsaml_jax.meta import Problem
+from dsaml_jax.meta.subset import is_whole
+from dsaml_jax.model import DSAML, ENCODER, DSAMLConfig
 
 LOCAL_DIAGONAL = 0.9
 GLOBAL_DIAGONAL = 0.1
@@ -77,6 +79,20 @@ def attention_loss(attention: jax.Array, config: DSAMLConfig, weight: jax.Array)
     return jnp.square(diagonal_PS - jnp.array(targets)[:, None]).mean(1).sum()
 
 
+class Encoded(NamedTuple):
+    """What the encoder makes of N clips, for a loss of the head alone.
+
+    Attributes:
+      features: [N, S, D].
+      attention_loss: scalar.
+      statistics: updated running statistics.
+    """
+
+    features: jax.Array
+    attention_loss: jax.Array
+    statistics: Any
+
+
 class Batch(NamedTuple):
     """N rated clips of S segments, and what else a loss needs that is not a weight.
 
@@ -86,6 +102,7 @@ class Batch(NamedTuple):
       curve: [N, S, 2], the ratings, (arousal, valence) in [-1, 1].
       valid: [N, S] bool, where there is a rating; a clip without any has no weight.
       statistics: running statistics of the normalisation; {} where none are tracked.
+      encoded: the encoder's output, if it is known already; the loss then runs the head only.
     """
 
     log_mel: jax.Array
@@ -93,6 +110,7 @@ class Batch(NamedTuple):
     curve: jax.Array
     valid: jax.Array
     statistics: Any
+    encoded: Encoded | None = None
 
 
 class Report(NamedTuple):
@@ -108,23 +126,60 @@ def dsaml_loss(config: DSAMLConfig, *, train: bool):
     `train` turns dropout on (with `key`), and running statistics, where there are any, into batch
     statistics that are tracked.
     """
-    model = DSAML(config)
 
     def loss(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Report]:
-        output, updated = model.apply(
-            {"params": params, "statistics": batch.statistics},
-            batch.log_mel,
-            batch.embedding,
-            train=train,
-            rngs={"dropout": key},
-            mutable=["statistics"],
+        encoded = batch.encoded
+        if encoded is None:
+            encoded = encode(config, params, batch, key, train=train)
+        curve = DSAML(config).apply(
+            {"params": params}, encoded.features, train, rngs={"dropout": key}, method="predict"
         )
-        weight = batch.valid.any(-1).astype(output.curve.dtype)
-        value = score(agreement(output.curve, batch.curve, batch.valid), weight)
-        total = 1.0 - value + attention_loss(output.attention, config, weight)
-        return total, Report(value, updated.get("statistics", {}))
+        value = score(agreement(curve, batch.curve, batch.valid), _clip_weight(batch))
+        return 1.0 - value + encoded.attention_loss, Report(value, encoded.statistics)
 
     return loss
+
+
+def dsaml_problem(config: DSAMLConfig, *, train: bool) -> Problem:
+    """`dsaml_loss` as a meta-learning problem.
+
+    Where the inner loop leaves the whole encoder frozen (ANIL, Raghu et al. 2020), the support is
+    encoded once, before the loop; the encoder's dropout is then drawn once a task.
+    """
+    loss = dsaml_loss(config, train=train)
+
+    def prepare(frozen: Any, batch: Batch, key: jax.Array) -> Batch:
+        if not is_whole([frozen[name] for name in ENCODER]):
+            return batch
+        return batch._replace(
+            log_mel=None,
+            embedding=None,
+            encoded=encode(config, frozen, batch, key, train=train),
+        )
+
+    return Problem(lambda *arguments: loss(*arguments)[0], loss, prepare)
+
+
+def encode(
+    config: DSAMLConfig, params: Any, batch: Batch, key: jax.Array, *, train: bool
+) -> Encoded:
+    """Runs the encoder on a batch; of `params` it needs the encoder's only."""
+    (features, attention), updated = DSAML(config).apply(
+        {"params": params, "statistics": batch.statistics},
+        batch.log_mel,
+        batch.embedding,
+        train,
+        rngs={"dropout": key},
+        mutable=["statistics"],
+        method="encode",
+    )
+    loss = attention_loss(attention, config, _clip_weight(batch))
+    return Encoded(features, loss, updated.get("statistics", {}))
+
+
+def _clip_weight(batch: Batch) -> jax.Array:
+    """[N]: 1 for a clip with a rating, 0 for one without any."""
+    return batch.valid.any(-1).astype(batch.curve.dtype)
 
 
 def _ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:

@@ -17,7 +17,9 @@ from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation import protocol, tables
 from dsaml_jax.evaluation.metrics import annotator_means, average, sequence_metrics
 from dsaml_jax.evaluation.protocol import Sequences, Weights
-from dsaml_jax.experiment import Experiment, InnerConfig, StageConfig
+from dsaml_jax.experiment import Experiment, StageConfig
+from dsaml_jax.inner import InnerConfig, check_adapted
+from dsaml_jax.model import initialize
 from dsaml_jax.tasks import Episodes, check_support, check_tasks, fixed_episodes
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.loop import fit
@@ -50,7 +52,7 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
         corpora["train"], meta_batch=tasks.meta_batch, support=tasks.support, source="train"
     )
     key = jax.random.key(experiment.seed)
-    no_adaptation = dataclasses.replace(experiment.inner, steps=0)
+    no_adaptation = experiment.inner.without_steps()
     with Records(workdir) as records:
 
         def run_stage(name, stage: StageConfig, inner: InnerConfig, start: TrainState, stream: int):
@@ -59,7 +61,9 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
                 return fit(
                     name,
                     stage,
-                    make_meta_step(experiment.model, tasks, inner, stage.build_optimizer()),
+                    make_meta_step(
+                        experiment.model, tasks, inner, stage.build_optimizer(inner), stage.steps
+                    ),
                     start,
                     corpora["train"].tables,
                     jax.random.fold_in(key, stream),
@@ -70,16 +74,17 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
             finally:
                 checkpoints.close()
 
-        start = _initial(experiment, experiment.population)
+        start = _initial(experiment, experiment.population, no_adaptation)
         population = run_stage(
             "population", experiment.population, no_adaptation, start, POPULATION_STREAM
         )
-        start = _initial(experiment, experiment.meta)
+        start = _initial(experiment, experiment.meta, experiment.inner)
         if experiment.meta_from_population:
             start = restart(
                 population.state.params,
                 population.state.statistics,
-                experiment.meta.build_optimizer(),
+                experiment.inner.loop(),
+                experiment.meta.build_optimizer(experiment.inner),
             )
         meta = run_stage("meta", experiment.meta, experiment.inner, start, META_STREAM)
         for name in ("population", "meta"):
@@ -98,9 +103,13 @@ def restore(experiment: Experiment, workdir: Path) -> Trained:
       UserError: there are none.
     """
     found = {}
-    for name, stage in (("population", experiment.population), ("meta", experiment.meta)):
+    stages = {
+        "population": (experiment.population, experiment.inner.without_steps()),
+        "meta": (experiment.meta, experiment.inner),
+    }
+    for name, (stage, inner) in stages.items():
         checkpoints = Checkpoints(workdir / "checkpoints" / name)
-        best = checkpoints.best(_initial(experiment, stage))
+        best = checkpoints.best(_initial(experiment, stage, inner))
         checkpoints.close()
         if best is None:
             raise UserError(f"{workdir} holds no {name} checkpoint yet; run --mode=train first.")
@@ -136,7 +145,12 @@ def evaluate(
         ),
         "population": protocol.population_curves(heard, corpus, sequences),
         "shifted": protocol.shifted_curves(heard, corpus, episodes, sequences),
-        "fine_tuned": adapted(trained.population, episodes.support)[0],
+        "fine_tuned": adapted(
+            trained.population._replace(
+                rates=experiment.inner.loop().initial_rates(trained.population.params)
+            ),
+            episodes.support,
+        )[0],
         "unadapted": protocol.population_curves(by_song(trained.meta), corpus, sequences),
         "wrong_listener": adapted(trained.meta, episodes.control)[0],
         "adapted": curves,
@@ -180,10 +194,22 @@ def evaluate(
     return results
 
 
-def _initial(experiment: Experiment, stage: StageConfig) -> TrainState:
+def _check_adapted(experiment: Experiment) -> None:
+    """Raises UserError where a pattern of `inner.adapt` matches nothing; computes nothing."""
+    variables = jax.eval_shape(
+        lambda key: initialize(
+            experiment.model, key, experiment.audio.image, embedding_size(experiment.audio)
+        ),
+        jax.random.key(0),
+    )
+    check_adapted(experiment.inner, variables["params"])
+
+
+def _initial(experiment: Experiment, stage: StageConfig, inner: InnerConfig) -> TrainState:
     return initial_state(
         experiment.model,
-        stage.build_optimizer(),
+        inner.loop(),
+        stage.build_optimizer(inner),
         jax.random.fold_in(jax.random.key(experiment.seed), WEIGHTS_STREAM),
         experiment.audio.image,
         embedding_size(experiment.audio),
@@ -191,7 +217,7 @@ def _initial(experiment: Experiment, stage: StageConfig) -> TrainState:
 
 
 def _weights(state: TrainState) -> Weights:
-    return Weights(state.params, state.statistics)
+    return Weights(state.params, state.statistics, state.rates)
 
 
 def _episodes(experiment: Experiment, corpus: Corpus) -> Episodes:
@@ -253,6 +279,7 @@ def _drawn(
 def run(experiment: Experiment, workdir: Path, mode: str) -> tables.Results:
     """Trains (or, with mode "evaluate", restores what was trained) and evaluates."""
     (workdir / "figures").mkdir(exist_ok=True)
+    _check_adapted(experiment)
     corpora = load_corpora(experiment)
     trained = (
         train(experiment, corpora, workdir) if mode == "train" else restore(experiment, workdir)

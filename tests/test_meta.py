@@ -1,5 +1,6 @@
-"""Meta-gradients against closed forms, and against finite differences on the real model."""
+"""Meta-gradients against closed forms and hand-computed steps, in float64."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,25 +11,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsaml_jax.meta import Task, adapt, task_loss
-from dsaml_jax.model import DSAMLConfig, initialize
-from dsaml_jax.objective import Batch, dsaml_loss
-
-SIZE, RATE = 5, 0.07
-TINY = DSAMLConfig(
-    dim=8,
-    heads=2,
-    layers=1,
-    feed_forward=8,
-    local_width=1,
-    global_width=3,
-    lstm_dim=4,
-    lstm_unroll=1,
-    predictor_dim=4,
-    dropout=0.2,
-    dtype="float64",
-    param_dtype="float64",
+from dsaml_jax.errors import UserError
+from dsaml_jax.meta import (
+    ENGINES,
+    InnerLoop,
+    Learner,
+    Problem,
+    Task,
+    Unrolled,
+    adapt,
+    safe_adam,
+    subset,
 )
+from dsaml_jax.meta.schedules import multi_step_weights
+from tests.quadratics import PROBLEM, RATE, Quadratic, estimate, loss
+
+EXACT, FIRST = Unrolled(), Unrolled(exact_steps=0)
+KEY = jax.random.key(0)
+close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-10)
 
 
 @pytest.fixture(autouse=True)
@@ -37,167 +37,187 @@ def double_precision():
         yield
 
 
-def quadratic(seed: int):
-    """Support (θ-a)ᵀA(θ-a)/2, query (θ-b)ᵀB(θ-b)/2 with positive definite A and B, and a θ_0."""
-    rng = np.random.default_rng(seed)
-    factor_a, factor_b = rng.normal(size=(2, SIZE, SIZE)) / np.sqrt(SIZE)
-    a, b, start = rng.normal(size=(3, SIZE))
-    return factor_a @ factor_a.T, a, factor_b @ factor_b.T, b, start
-
-
-def quadratic_loss(params, batch, key):
-    matrix, centre = batch
-    difference = params - centre
-    return difference @ matrix @ difference / 2
-
-
-def meta_gradient(task, start, steps, estimator):
-    def loss(params):
-        return task_loss(
-            quadratic_loss,
-            lambda *arguments: (quadratic_loss(*arguments), None),
-            optax.sgd(RATE),
-            params,
-            task,
-            jax.random.key(0),
-            steps=steps,
-            estimator=estimator,
-        )[0]
-
-    return jax.grad(loss)(start)
-
-
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([1, 3, 8]))
 def test_maml_on_quadratics_has_its_closed_form(seed, steps):
-    A, a, B, b, start = quadratic(seed)
-    task = Task((A, a), (B, b))
-    M = np.linalg.matrix_power(np.eye(SIZE) - RATE * A, steps)
-    end = a + M @ (start - a)
-    adapted, losses = adapt(
-        quadratic_loss, optax.sgd(RATE), start, (A, a), jax.random.key(0), steps=steps
+    task = Quadratic.random(seed)
+    outcome, exact = estimate(EXACT, task, steps)
+    adapted = adapt(
+        loss, InnerLoop(steps, optax.sgd(RATE)), Learner(task.start, {}), task.task.support, KEY
     )
-    np.testing.assert_allclose(adapted, end, rtol=0, atol=1e-10)
-    assert losses.shape == (steps,)
-    np.testing.assert_allclose(losses[0], (start - a) @ A @ (start - a) / 2, atol=1e-10)
-    exact = meta_gradient(task, start, steps, "second_order")
-    np.testing.assert_allclose(exact, M.T @ B @ (end - b), rtol=0, atol=1e-10)
-    first = meta_gradient(task, start, steps, "first_order")
-    np.testing.assert_allclose(first, B @ (end - b), rtol=0, atol=1e-10)
-    assert np.linalg.norm(exact - first) > 1e-3 * np.linalg.norm(first)
+    close(adapted.params, task.after(steps))
+    assert outcome.losses.shape == (steps,)
+    close(outcome.losses[0], loss(task.start, task.task.support, None))
+    close(outcome.query_loss, loss(task.after(steps), task.task.query, None))
+    close(exact.params, task.shrink(steps).T @ task.query_gradient(steps))
+    first = estimate(FIRST, task, steps)[1].params
+    close(first, task.query_gradient(steps))
+    assert np.linalg.norm(exact.params - first) > 1e-3 * np.linalg.norm(first)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 8])
 def test_learned_inner_rate_has_its_closed_form(steps):
-    A, a, _, _, start = quadratic(0)
+    task = Quadratic.random(0)
 
-    def query(rate):
-        adapted, _ = adapt(
-            quadratic_loss, optax.sgd(rate), start, (A, a), jax.random.key(0), steps=steps
+    def end(rate):
+        inner = InnerLoop(steps, optax.sgd(rate))
+        return adapt(loss, inner, Learner(task.start, {}), task.task.support, KEY).params
+
+    expected = -steps * task.A @ task.shrink(steps - 1) @ (task.start - task.a)
+    close(jax.jacobian(end)(RATE), expected)
+    per_tensor = estimate(EXACT, task, steps, rates="per_tensor")[1].rates
+    close(per_tensor, RATE * expected @ task.query_gradient(steps))
+
+
+def test_rates_per_weight_are_meta_sgd_by_hand():
+    """θ' = θ - α m ∘ g, so that the gradient in m is -α g ∘ ∇L_query(θ')."""
+    task = Quadratic.random(1)
+    _, gradient = estimate(EXACT, task, 1, rates="per_weight")
+    g = task.A @ (task.start - task.a)
+    close(gradient.rates, -RATE * g * task.query_gradient(1))
+    inner = InnerLoop(1, optax.sgd(RATE), rates="per_weight")
+    rates = np.array([1.0, 0.0, -2.0, 0.5, 3.0])
+    moved = adapt(loss, inner, Learner(task.start, rates), task.task.support, KEY).params
+    close(moved, task.start - RATE * rates * g)
+
+
+def test_rates_per_tensor_and_step_have_their_closed_form():
+    """dL/dm_k = -α g_k · (M^(K-1-k))ᵀ B (θ_K - b); first order leaves the M out."""
+    task, steps = Quadratic.random(2), 3
+    for estimator, exact in ((EXACT, 1), (FIRST, 0)):
+        _, gradient = estimate(estimator, task, steps, rates="per_tensor_and_step")
+        expected = [
+            -RATE
+            * (task.A @ (task.after(k) - task.a))
+            @ task.shrink(exact * (steps - 1 - k)).T
+            @ task.query_gradient(steps)
+            for k in range(steps)
+        ]
+        close(gradient.rates, expected)
+
+
+def test_multi_step_loss_has_its_closed_form_and_schedule():
+    task, steps = Quadratic.random(3), 4
+    for progress, horizon in ((0.0, 1.0), (0.25, 0.5), (0.9, 0.5)):
+        weights = multi_step_weights(progress, steps, horizon)
+        close(weights.sum(), 1.0)
+        gradient = estimate(Unrolled(multi_step=horizon), task, steps, progress)[1].params
+        expected = sum(
+            w * task.shrink(k + 1).T @ task.query_gradient(k + 1) for k, w in enumerate(weights)
         )
-        return adapted
-
-    shrink = np.eye(SIZE) - RATE * A
-    expected = -steps * A @ np.linalg.matrix_power(shrink, steps - 1) @ (start - a)
-    np.testing.assert_allclose(jax.jacobian(query)(RATE), expected, rtol=0, atol=1e-10)
+        close(gradient, expected)
+    close(multi_step_weights(0.0, steps, 1.0), np.full(steps, 1 / steps))
+    close(multi_step_weights(0.25, steps, 0.5), [0.125, 0.125, 0.125, 0.625])
+    close(multi_step_weights(0.9, steps, 0.5), [0, 0, 0, 1])
 
 
 def test_no_steps_leave_the_weights():
-    A, a, _, _, start = quadratic(1)
-    adapted, losses = adapt(
-        quadratic_loss, optax.adam(1.0), start, (A, a), jax.random.key(0), steps=0
-    )
-    np.testing.assert_array_equal(adapted, start)
-    assert losses.shape == (0,)
+    task = Quadratic.random(1)
+    outcome, gradient = estimate(EXACT, task, 0)
+    assert outcome.losses.shape == (0,)
+    close(gradient.params, task.B @ (task.start - task.b))
 
 
 @pytest.mark.parametrize("optimizer", [optax.sgd(RATE, momentum=0.9), optax.adam(0.01)])
 def test_any_optax_optimizer_runs_the_inner_loop(optimizer):
-    A, a, _, _, start = quadratic(2)
-    params, state = jnp.asarray(start), optimizer.init(jnp.asarray(start))
+    task = Quadratic.random(2)
+    params, state = jnp.asarray(task.start), optimizer.init(jnp.asarray(task.start))
     for _ in range(4):
-        updates, state = optimizer.update(A @ (params - a), state, params)
+        updates, state = optimizer.update(task.A @ (params - task.a), state, params)
         params = optax.apply_updates(params, updates)
-    adapted, _ = adapt(quadratic_loss, optimizer, start, (A, a), jax.random.key(0), steps=4)
-    np.testing.assert_allclose(adapted, params, rtol=0, atol=1e-10)
+    adapted = adapt(loss, InnerLoop(4, optimizer), Learner(task.start, {}), task.task.support, KEY)
+    close(adapted.params, params)
 
 
-def random_batch(key, clips: int, segments: int = 6) -> Batch:
-    keys = jax.random.split(key, 3)
-    return Batch(
-        log_mel=jax.random.normal(keys[0], (clips, segments, 5, 8)),
-        embedding=jax.random.normal(keys[1], (clips, TINY.dim)),
-        curve=jax.random.uniform(keys[2], (clips, segments, 2), minval=-1.0),
-        valid=jnp.ones((clips, segments), bool),
-        statistics={},
-    )
+def test_safe_adam_is_adam_with_finite_derivatives_where_a_gradient_is_zero():
+    task = Quadratic.random(4)
+
+    def padded(matrix, centre):
+        """The same quadratic with one more weight, on which nothing depends."""
+        return np.pad(matrix, (0, 1)), np.append(centre, 0.0)
+
+    def gradient(optimizer, task, start):
+        return EXACT(PROBLEM, InnerLoop(3, optimizer), Learner(start, {}), task, KEY)[1].params
+
+    dead = Task(padded(*task.task.support), padded(*task.task.query))
+    start = np.append(task.start, 0.3)
+    adam = gradient(optax.adam(0.1), task.task, task.start)
+    safe = gradient(safe_adam(0.1), dead, start)
+    np.testing.assert_allclose(safe[:-1], adam, rtol=1e-9)
+    assert safe[-1] == 0.0
+    assert np.isnan(gradient(optax.adam(0.1), dead, start)).any()
 
 
-def model_task_loss(estimator):
-    loss = dsaml_loss(TINY, train=True)
-    return jax.jit(
-        functools.partial(
-            task_loss,
-            lambda *arguments: loss(*arguments)[0],
-            loss,
-            optax.sgd(0.1),
-            steps=2,
-            estimator=estimator,
-        )
-    )
+def linear_loss(params, batch, key):
+    """(v w x - y)²/2: an encoder w and a head v."""
+    x, y = batch
+    return (params["head"] * params["encoder"] * x - y) ** 2 / 2
 
 
-@pytest.fixture(scope="module")
-def model_task():
-    with jax.enable_x64(True):
-        params = initialize(TINY, jax.random.key(0), (5, 8), TINY.dim)["params"]
-        keys = jax.random.split(jax.random.key(1))
-        return params, Task(random_batch(keys[0], 1), random_batch(keys[1], 2))
+@pytest.mark.parametrize(("estimator", "exact"), [(EXACT, 1), (FIRST, 0)])
+@pytest.mark.parametrize("encoded_once", [False, True])
+def test_anil_step_by_hand(estimator, exact, encoded_once):
+    w, v, rate, (x, y), (xq, yq) = 0.8, -0.6, 0.3, (1.5, 0.7), (-1.1, 0.4)
+    problem = Problem(linear_loss, lambda *arguments: (linear_loss(*arguments), None))
+    if encoded_once:
+
+        def head_loss(params, batch, key):
+            feature, y = batch
+            return (params["head"] * feature - y) ** 2 / 2
+
+        def prepare(frozen, batch, key):
+            assert frozen["head"] is None
+            return frozen["encoder"] * batch[0], batch[1]
+
+        problem = Problem(head_loss, problem.query_loss, prepare)
+    inner = InnerLoop(1, optax.sgd(rate), adapt=("head",))
+    learner = Learner({"encoder": jnp.asarray(w), "head": jnp.asarray(v)}, {})
+    outcome, gradient = estimator(problem, inner, learner, Task((x, y), (xq, yq)), KEY)
+    v1 = v - rate * w * x * (v * w * x - y)
+    error = v1 * w * xq - yq
+    close(outcome.query_loss, error**2 / 2)
+    close(gradient.params["head"], error * w * xq * (1 - exact * rate * (w * x) ** 2))
+    by_v1 = -rate * (2 * v * w * x**2 - x * y)
+    close(gradient.params["encoder"], error * xq * (v1 + exact * w * by_v1))
 
 
-def test_second_order_on_the_model_meets_finite_differences(model_task):
-    params, task = model_task
-    key = jax.random.key(2)
-    loss = model_task_loss("second_order")
-    gradient = jax.jit(jax.grad(lambda p: loss(p, task, key)[0]))(params)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(3), len(leaves))
-    direction = jax.tree.unflatten(
-        tree, [jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
-    )
-    step = 1e-5
+def test_engines_agree_on_subsets_and_rates():
+    """Mixed differentiates in what is frozen, the rates, and a batch that holds integers."""
 
-    def at(side):
-        moved = jax.tree.map(lambda p, d: p + side * step * d, params, direction)
-        return float(loss(moved, task, key)[0])
+    def indexed_loss(params, batch, key):
+        x, index = batch
+        noise = jax.random.normal(key, ())
+        hidden = jnp.tanh(params["encoder"] * x)
+        return jnp.sum((params["head"] * hidden - noise)[index] ** 3)
 
-    numeric = (at(1) - at(-1)) / (2 * step)
-    exact = sum(
-        float(jnp.vdot(g, d))
-        for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
-    )
-    assert abs(numeric - exact) <= 1e-4 * abs(exact)
+    problem = Problem(indexed_loss, lambda *arguments: (indexed_loss(*arguments), None))
+    inner = InnerLoop(5, optax.sgd(0.1), adapt=("head",), rates="per_weight", proximal=0.3)
+    rng = np.random.default_rng(0)
+    params = {"encoder": rng.normal(size=4), "head": rng.normal(size=4)}
+    learner = Learner(params, inner.initial_rates(params))
+    index = np.array([0, 2, 3])
+    task = Task((rng.normal(size=4), index), (rng.normal(size=4), index))
+    gradients = {
+        (name, chunk): Unrolled(engine=dataclasses.replace(ENGINES[name], chunk=chunk))(
+            problem, inner, learner, task, KEY
+        )[1]
+        for name in ENGINES
+        for chunk in (0, 2)
+    }
+    plain = gradients["reverse", 0]
+    for gradient in gradients.values():
+        jax.tree.map(close, gradient, plain)
+    first = FIRST(problem, inner, learner, task, KEY)[1]
+    assert abs(first.params["encoder"] - plain.params["encoder"]).max() > 1e-3
 
 
-def test_first_order_is_the_plain_gradient_at_the_adapted_weights(model_task):
-    params, task = model_task
-    key = jax.random.key(2)
-    first = jax.jit(jax.grad(lambda p: model_task_loss("first_order")(p, task, key)[0]))(params)
-    second = jax.jit(jax.grad(lambda p: model_task_loss("second_order")(p, task, key)[0]))(params)
-    loss = dsaml_loss(TINY, train=True)
-    inner_key, query_key = jax.random.split(key)
-    adapted, _ = jax.jit(
-        lambda p: adapt(
-            lambda *arguments: loss(*arguments)[0],
-            optax.sgd(0.1),
-            p,
-            task.support,
-            inner_key,
-            steps=2,
-        )
-    )(params)
-    plain = jax.jit(jax.grad(lambda p: loss(p, task.query, query_key)[0]))(adapted)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12), first, plain)
-    norm = optax.global_norm(first)
-    apart = optax.global_norm(jax.tree.map(jnp.subtract, first, second))
-    assert apart > 1e-2 * norm
+def test_subsets_by_path_pattern():
+    params = {"a": {"norm": 1.0, "kernel": 2.0}, "b": {"kernel": 3.0}}
+    adapted, frozen = subset.partition(params, ("*kernel",))
+    assert adapted == {"a": {"norm": None, "kernel": 2.0}, "b": {"kernel": 3.0}}
+    assert frozen == {"a": {"norm": 1.0, "kernel": None}, "b": {"kernel": None}}
+    assert subset.merge(adapted, frozen) == params
+    assert subset.partition(params, ("a",)) == subset.partition(params, ("a/*",))
+    assert subset.is_whole(params) and not subset.is_whole(adapted)
+    with pytest.raises(UserError, match=r"'a/kernle' matches none .* did you mean 'a/kernel'\?"):
+        subset.partition(params, ("b", "a/kernle"))

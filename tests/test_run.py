@@ -119,7 +119,7 @@ def test_another_experiments_workdir_is_refused_and_untouched(finished, prepared
     workdir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     other = experiment(prepared, **{"inner.steps": 7, "model.dropout": 0.25})
-    with pytest.raises(UserError, match=r"inner\.steps was 1, is 7; model\.dropout .*--workdir"):
+    with pytest.raises(UserError, match=r"inner\.steps was 2, is 7; model\.dropout .*--workdir"):
         open_workdir(workdir, other, fresh=True)
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
 
@@ -134,6 +134,29 @@ def test_folders_that_hold_no_run_are_refused(tmp_path, prepared):
         open_workdir(tmp_path, tiny_experiment, fresh=True)
     with pytest.raises(UserError, match="holds no run"):
         open_workdir(tmp_path / "thesis.tex", tiny_experiment, fresh=True)
+
+
+def test_adapting_weights_that_there_are_not_is_refused_before_data_are_prepared(tmp_path):
+    nothing = experiment(str(tmp_path / "prepared"), **{"inner.adapt": "predictor, transformr"})
+    workdir = open_workdir(tmp_path / "run", nothing, fresh=True)
+    with pytest.raises(UserError, match=r"inner\.adapt: .*'transformr' .*'transformer'"):
+        run(nothing, workdir, "train")
+    assert not (tmp_path / "prepared").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"inner.rates": "per_tenser"}, "did you mean 'per_tensor'"),
+        ({"inner.rates": "fixed"}, "choose what is learned"),
+        ({"inner.multi_step": 2.0}, "share of training"),
+        ({"inner.adapt": " , "}, "expected all, head"),
+        ({"inner.engine": "backward"}, "expected one of reverse, remat, mixed"),
+    ],
+)
+def test_contradictions_of_the_inner_loop_are_one_sentence(changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        experiment("nowhere", **changes)
 
 
 def test_support_that_leaves_nothing_to_test_is_refused(tmp_path, prepared):

@@ -27,7 +27,10 @@ def get_config():
     config.model.predictor_dim = 4
     config.tasks.meta_batch = 2
     config.tasks.query = 2
-    config.inner.steps = 1
+    config.inner.steps = 2
+    config.inner.adapt = "head"
+    config.inner.rates = "per_tensor_and_step"
+    config.inner.rates_learning_rate = 0.01
     config.population.steps = 4
     config.population.validate_every = 2
     config.meta.steps = 4

@@ -23,10 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsaml_jax.corpus import Corpus, Tables
-from dsaml_jax.experiment import InnerConfig
-from dsaml_jax.meta import adapt
+from dsaml_jax.inner import InnerConfig
+from dsaml_jax.meta import Learner, adapt
 from dsaml_jax.model import DSAML, DSAMLConfig
-from dsaml_jax.objective import dsaml_loss
+from dsaml_jax.objective import dsaml_problem
 from dsaml_jax.tasks import Episodes
 
 ROW_ORDER = (
@@ -42,10 +42,17 @@ ROW_ORDER = (
 
 
 class Weights(NamedTuple):
-    """What a model predicts with: `params`, and `statistics` of its normalisation."""
+    """What a model predicts with.
+
+    Attributes:
+      params: its weights.
+      statistics: of its normalisation.
+      rates: learned rates of the inner loop that adapts it; {} where they are fixed.
+    """
 
     params: Any
     statistics: Any
+    rates: Any
 
 
 class Sequences(NamedTuple):
@@ -85,33 +92,25 @@ Predictor = Callable[[Weights, Corpus, np.ndarray, Episodes], tuple[np.ndarray, 
 def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predictor:
     """predict(weights, corpus, support [E, k], episodes) -> (curves [M, S, 2], losses [E, K + 1]).
 
-    Adapts the weights to each episode's `support` ratings with `inner` (K may be 0) and predicts
-    what it tests. Deterministic: dropout is off. `losses` is the support loss before each step and
-    after the last. Compiled once for a shape; `chunk` episodes are computed at a time.
+    Adapts the weights to each episode's `support` ratings with `inner` (K may be 0), at their
+    learned rates, if any, and predicts what it tests. Deterministic: dropout is off. `losses` is
+    the support loss before each step and after the last. Compiled once for a shape; `chunk`
+    episodes are computed at a time.
     """
-    loss = dsaml_loss(model, train=False)
-    optimizer = inner.optimizer.build()
-
-    def support_loss(params, batch, key):
-        return loss(params, batch, key)[0]
+    problem, loop = dsaml_problem(model, train=False), inner.loop()
 
     def one(weights: Weights, tables: Tables, support, query):
         key = jax.random.key(0)  # nothing is random here
         batch = tables.batch(support, weights.statistics)
-        params, losses = adapt(
-            support_loss,
-            optimizer,
-            weights.params,
-            batch,
-            key,
-            steps=inner.steps,
-            estimator="first_order",
+        learner = Learner(weights.params, weights.rates)
+        adapted = adapt(
+            problem.loss, loop, learner, batch, key, prepare=problem.prepare, exact_steps=0
         )
-        last = support_loss(params, batch, key)
+        last = problem.loss(adapted.params, batch, key)
         clips = tables.batch(query, weights.statistics)
-        variables = {"params": params, "statistics": weights.statistics}
+        variables = {"params": adapted.params, "statistics": weights.statistics}
         output = DSAML(model).apply(variables, clips.log_mel, clips.embedding)
-        return output.curve, jnp.append(losses, last)
+        return output.curve, jnp.append(adapted.losses, last)
 
     many = jax.jit(jax.vmap(one, in_axes=(None, None, 0, 0)))
 
@@ -142,7 +141,8 @@ def predict_songs(model: DSAMLConfig, weights: Weights, tables: Tables, chunk: i
 
 @functools.partial(jax.jit, static_argnums=0)
 def _curves(model: DSAMLConfig, weights: Weights, log_mel: jax.Array, embedding: jax.Array):
-    return DSAML(model).apply(weights._asdict(), log_mel, embedding).curve
+    variables = {"params": weights.params, "statistics": weights.statistics}
+    return DSAML(model).apply(variables, log_mel, embedding).curve
 
 
 def population_curves(by_song: np.ndarray, corpus: Corpus, sequences: Sequences) -> np.ndarray:

@@ -1,6 +1,23 @@
-"""Meta-learning of any pure loss: the inner loop and what it is differentiated for."""
+"""Meta-learning of any pure loss: the inner loop, and estimators of its meta-gradient."""
 
-from dsaml_jax.meta.adapt import ESTIMATORS, adapt
-from dsaml_jax.meta.maml import Task, task_loss
+from dsaml_jax.meta.adapt import Adapted, InnerLoop, Learner, adapt
+from dsaml_jax.meta.engines import ENGINES, Engine
+from dsaml_jax.meta.estimators import Unrolled
+from dsaml_jax.meta.optimizers import safe_adam
+from dsaml_jax.meta.problem import Outcome, Problem, Task
+from dsaml_jax.meta.rates import RATES
 
-__all__ = ["ESTIMATORS", "Task", "adapt", "task_loss"]
+__all__ = [
+    "ENGINES",
+    "RATES",
+    "Adapted",
+    "Engine",
+    "InnerLoop",
+    "Learner",
+    "Outcome",
+    "Problem",
+    "Task",
+    "Unrolled",
+    "adapt",
+    "safe_adam",
+]

@@ -5,60 +5,143 @@ Nothing here knows of music: a loss is any pure function `loss(params, batch, ke
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
+
+from dsaml_jax.meta import rates as learned
+from dsaml_jax.meta.engines import ENGINES, Engine, constant_gradient, exact_gradient, scan
+from dsaml_jax.meta.subset import merge, partition
 
 Params = Any
 Loss = Callable[[Params, Any, jax.Array], jax.Array]
+Prepare = Callable[[Params, Any, jax.Array], Any]
 
-ESTIMATORS = ("first_order", "second_order")
+PREPARE_STREAM = 2**32 - 1
+"""Folded into the inner key for `prepare`, where the steps fold in their number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerLoop:
+    """How a task is adapted to.
+
+    Attributes:
+      steps: K >= 0.
+      optimizer: any optax transformation; its state starts afresh for every task.
+      adapt: path patterns of the weights that move (see `subset.partition`); the rest is frozen.
+      rates: what is learned of the inner rates, one of `rates.RATES`.
+      proximal: λ >= 0; what is minimised is loss(φ) + λ/2 |φ - θ|² over the adapted weights φ.
+    """
+
+    steps: int
+    optimizer: optax.GradientTransformation
+    adapt: tuple[str, ...] = ("*",)
+    rates: str = "fixed"
+    proximal: float = 0.0
+
+    def initial_rates(self, params: Params) -> learned.Rates:
+        """The rates before anything is learned: multipliers of 1, or {} with fixed rates."""
+        return learned.initial_rates(self.rates, partition(params, self.adapt)[0], self.steps)
+
+
+class Learner(NamedTuple):
+    """The meta-parameters: the shared weights θ, and the learned inner rates ({} if fixed)."""
+
+    params: Params
+    rates: learned.Rates
+
+
+class Adapted(NamedTuple):
+    """What the inner loop gives.
+
+    Attributes:
+      params: θ_K, all weights.
+      losses: what was minimised, before each step, [K]; without derivative.
+      path: what `after` made of the weights after each step, stacked to [K, ...]; None without.
+    """
+
+    params: Params
+    losses: jax.Array
+    path: Any
 
 
 def adapt(
     loss: Loss,
-    optimizer: optax.GradientTransformation,
-    params: Params,
+    inner: InnerLoop,
+    learner: Learner,
     batch: Any,
     key: jax.Array,
     *,
-    steps: int,
-    estimator: str = "second_order",
-) -> tuple[Params, jax.Array]:
-    """Runs θ_(k+1) = update(θ_k, g_k), g_k = ∇ loss(θ_k, batch, key_k), for k < steps.
+    prepare: Prepare | None = None,
+    exact_steps: int | None = None,
+    engine: Engine = ENGINES["remat"],
+    after: Callable[[Params, jax.Array], Any] | None = None,
+) -> Adapted:
+    """Runs θ_(k+1) = θ_k + m_k ∘ update(g_k), g_k = ∇ loss(θ_k, batch, key_k), for k < K.
 
-    The update always keeps ordinary autodiff; the estimator decides how g_k is differentiated:
-      "second_order": exactly, dg_k/dθ = ∇² loss(θ_k) (Finn et al. 2017). The step is rematerialised
-        in the backward pass, so that only the carried weights are stored for each step.
-      "first_order": g_k is a constant (FOMAML), so that dθ_K/dθ_0 is the update's own alone.
+    The update always keeps ordinary autodiff (also in the rates m); how g_k is differentiated is
+    chosen: exactly, dg_k/dθ_k = ∇² loss(θ_k), in the last `exact_steps` steps, and as a constant
+    in those before. So K is exact MAML (Finn et al. 2017) and 0 its first-order approximation.
 
     Args:
       loss: support loss.
-      optimizer: any optax transformation; its state starts afresh in every call.
-      params: θ_0.
+      inner: the inner loop.
+      learner: θ_0, and the rates.
       batch: the support, passed on to `loss`.
       key: folded with the step number for each step's randomness.
-      steps: K >= 0.
-      estimator: one of `ESTIMATORS`.
-
-    Returns:
-      θ_K, and the support loss before each step, [K].
+      prepare: prepare(frozen, batch, key) -> batch, called once, before the loop, with the weights
+        that are not adapted (None elsewhere); `loss` gets the batch that it returns. What depends
+        on frozen weights only, such as an encoder's features, is thus computed once and not in
+        every step; what is random in it is drawn once a task. It is differentiated.
+      exact_steps: None for K.
+      engine: how exact steps are differentiated.
+      after: after(θ_(k+1), k) -> anything, called after every step.
     """
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"estimator {estimator!r} is none of {ESTIMATORS}")
+    if not inner.steps:
+        return Adapted(learner.params, jnp.zeros((0,)), None)
+    adapted, frozen = partition(learner.params, inner.adapt)
+    if prepare is not None:
+        batch = prepare(frozen, batch, jax.random.fold_in(key, PREPARE_STREAM))
+    start = adapted if inner.proximal else None
 
-    def step(carry, k):
-        params, state = carry
-        value, gradient = jax.value_and_grad(loss)(params, batch, jax.random.fold_in(key, k))
-        if estimator == "first_order":
-            gradient = jax.lax.stop_gradient(gradient)
-        updates, state = optimizer.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), value
+    def inner_loss(adapted, rest, key):
+        frozen, start, batch = rest
+        value = loss(merge(adapted, frozen), batch, key)
+        if start is None:
+            return value
+        return value + inner.proximal / 2 * squared_distance(adapted, start)
 
-    if estimator == "second_order":
-        step = jax.checkpoint(step, prevent_cse=False)
-    start = (params, optimizer.init(params))
-    (adapted, _), losses = jax.lax.scan(step, start, jax.numpy.arange(steps))
-    return adapted, losses
+    def step_with(gradient):
+        def step(carry, k):
+            adapted, state = carry
+            value, g = gradient(adapted, (frozen, start, batch), jax.random.fold_in(key, k))
+            updates, state = inner.optimizer.update(g, state, adapted)
+            updates = learned.scale(inner.rates, learner.rates, updates, k)
+            adapted = optax.apply_updates(adapted, updates)
+            path = None if after is None else after(merge(adapted, frozen), k)
+            return (adapted, state), (value, path)
+
+        return step
+
+    exact = inner.steps if exact_steps is None else exact_steps
+    constant = inner.steps - exact
+    parts = (
+        (constant_gradient(inner_loss), constant, 0, ENGINES["reverse"]),
+        (exact_gradient(inner_loss, engine), exact, constant, engine),
+    )
+    carry, outputs = (adapted, inner.optimizer.init(adapted)), []
+    for gradient, count, first, how in parts:
+        if count:
+            carry, output = scan(step_with(gradient), carry, count, first, how)
+            outputs.append(output)
+    losses, path = jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
+    return Adapted(merge(carry[0], frozen), losses, path)
+
+
+def squared_distance(x: Params, y: Params) -> jax.Array:
+    """|x - y|² over all leaves."""
+    return sum(jnp.sum((a - b) ** 2) for a, b in zip(*map(jax.tree.leaves, (x, y)), strict=True))

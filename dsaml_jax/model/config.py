@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 
 import jax.numpy as jnp
 
-from dsaml_jax.errors import UserError
+from dsaml_jax.errors import UserError, one_of
 
 NORMALIZATIONS = ("clip", "batch", "running")
 POSITIONS = ("relative_key", "relative_key_query", "none")
@@ -105,11 +104,3 @@ class DSAMLConfig:
     def statistics_dtype(self) -> jnp.dtype:
         """Of means, variances and softmax: `dtype`, but never below float32."""
         return jnp.promote_types(self.dtype, jnp.float32)
-
-
-def one_of(field: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises UserError, with the nearest match, unless `value` is among `choices`."""
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"{field} is {value!r}; {hint}expected one of {', '.join(choices)}.")

@@ -29,6 +29,10 @@ class Output(NamedTuple):
     attention: jax.Array
 
 
+ENCODER = ("adapter", "fusion", "transformer")
+"""The modules of `DSAML.encode`; the rest is the head, "predictor"."""
+
+
 class DSAML(nn.Module):
     """Zhang et al., AAAI 2025: adapter -> fusion -> dual-scale transformer -> predictor.
 
@@ -39,8 +43,20 @@ class DSAML(nn.Module):
 
     config: DSAMLConfig
 
-    @nn.compact
+    def setup(self):
+        self.adapter = SpectrogramAdapter(self.config)
+        self.fusion = Fusion(self.config)
+        self.transformer = DualScaleTransformer(self.config)
+        self.predictor = Predictor(self.config)
+
     def __call__(self, log_mel: jax.Array, embedding: jax.Array, train: bool = False) -> Output:
+        x, attention = self.encode(log_mel, embedding, train)
+        return Output(self.predict(x, train), attention)
+
+    def encode(
+        self, log_mel: jax.Array, embedding: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        """The features [N, S, D] that the predictor reads, and the attention maps of `Output`."""
         if log_mel.ndim != 4 or embedding.ndim != 2 or len(log_mel) != len(embedding):
             raise ValueError(
                 f"expected log_mel [N, S, T, F] and embedding [N, G], "
@@ -51,11 +67,12 @@ class DSAML(nn.Module):
                 f"A sequence of {log_mel.shape[1]} segments is longer than model.max_positions = "
                 f"{self.config.max_positions}; raise it or predict in windows."
             )
-        local = SpectrogramAdapter(self.config, name="adapter")(log_mel, train)
-        fused = Fusion(self.config, name="fusion")(local, embedding)
-        x, attention = DualScaleTransformer(self.config, name="transformer")(fused, not train)
-        curve = Predictor(self.config, name="predictor")(x, not train)
-        return Output(curve.astype(self.config.statistics_dtype), attention)
+        fused = self.fusion(self.adapter(log_mel, train), embedding)
+        return self.transformer(fused, not train)
+
+    def predict(self, x_NSD: jax.Array, train: bool = False) -> jax.Array:
+        """The curve [N, S, 2] of `Output`, from features."""
+        return self.predictor(x_NSD, not train).astype(self.config.statistics_dtype)
 
 
 def initialize(

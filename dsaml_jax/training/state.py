@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dsaml_jax.meta import InnerLoop, Learner
 from dsaml_jax.model import DSAMLConfig, initialize
 
 
@@ -15,18 +16,26 @@ class TrainState(NamedTuple):
     """Attributes:
     step: meta-steps taken, int32 scalar.
     params: the shared weights θ.
+    rates: learned inner rates; {} where they are fixed.
     statistics: running statistics of the normalisation; {} where none are tracked.
-    outer: state of the outer optimiser.
+    outer: state of the outer optimiser of (params, rates).
     """
 
     step: jax.Array
     params: Any
+    rates: Any
     statistics: Any
     outer: optax.OptState
+
+    @property
+    def learner(self) -> Learner:
+        """The meta-parameters, which the outer optimiser moves."""
+        return Learner(self.params, self.rates)
 
 
 def initial_state(
     config: DSAMLConfig,
+    inner: InnerLoop,
     optimizer: optax.GradientTransformation,
     key: jax.Array,
     image: tuple[int, int],
@@ -34,10 +43,13 @@ def initial_state(
 ) -> TrainState:
     """Fresh weights for images of T x F and embeddings of G values."""
     variables = initialize(config, key, image, embedding_dim)
-    return restart(variables["params"], variables.get("statistics", {}), optimizer)
+    return restart(variables["params"], variables.get("statistics", {}), inner, optimizer)
 
 
-def restart(params: Any, statistics: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def restart(
+    params: Any, statistics: Any, inner: InnerLoop, optimizer: optax.GradientTransformation
+) -> TrainState:
     """Step 0 with copies of given weights (training donates its own) and a fresh optimiser."""
     params, statistics = jax.tree.map(jnp.copy, (params, statistics))
-    return TrainState(jnp.zeros((), jnp.int32), params, statistics, optimizer.init(params))
+    learner = Learner(params, inner.initial_rates(params))
+    return TrainState(jnp.zeros((), jnp.int32), *learner, statistics, optimizer.init(learner))

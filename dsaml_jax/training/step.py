@@ -1,6 +1,6 @@
 """One meta-step: draw tasks, adapt to each, and move the shared weights by the mean meta-gradient.
 
-The only place with `vmap` over annotators, `value_and_grad` of the outer loss and `jit`.
+The only place with `vmap` over annotators and `jit`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import optax
 
 from dsaml_jax.corpus import Tables
-from dsaml_jax.experiment import InnerConfig, TaskConfig
-from dsaml_jax.meta import Task, task_loss
+from dsaml_jax.experiment import TaskConfig
+from dsaml_jax.inner import InnerConfig
+from dsaml_jax.meta import Learner, Task, rates
 from dsaml_jax.model import DSAMLConfig
-from dsaml_jax.objective import dsaml_loss
+from dsaml_jax.objective import dsaml_problem
 from dsaml_jax.tasks import draw_tasks
 from dsaml_jax.training.state import TrainState
 
@@ -29,26 +30,20 @@ def make_meta_step(
     tasks: TaskConfig,
     inner: InnerConfig,
     optimizer: optax.GradientTransformation,
+    steps: int,
 ) -> MetaStep:
     """meta_step(state, tables, key) -> (state, metrics), compiled; the state is donated.
 
-    θ <- outer update(θ, mean over tasks of ∇_θ L_query(θ_K(θ))). What is random depends on `key`,
-    the step and the task's place in the meta-batch only. With `inner.steps` = 0 it is a step of
-    ordinary training on the query songs, which is how the population model is made.
+    θ <- outer update(θ, mean over tasks of the estimate of ∇_θ L_query(θ_K(θ))), and so for the
+    learned inner rates; `steps` meta-steps are the whole of training, for schedules. What is random
+    depends on `key`, the step and the task's place in the meta-batch only. With
+    `inner.steps` = 0 it is a step of ordinary training on the query songs, which is how the
+    population model is made.
     """
-    loss = dsaml_loss(model, train=True)
     one_task = functools.partial(
-        task_loss,
-        lambda *arguments: loss(*arguments)[0],
-        loss,
-        inner.optimizer.build(),
-        steps=inner.steps,
-        estimator=inner.estimator,
+        inner.build_estimator(), dsaml_problem(model, train=True), inner.loop()
     )
-
-    def outer_loss(params, task: Task, keys):
-        values, (losses, reports) = jax.vmap(one_task, in_axes=(None, 0, 0))(params, task, keys)
-        return values.mean(), (losses, reports)
+    all_tasks = jax.vmap(one_task, in_axes=(None, 0, 0, None))
 
     @functools.partial(jax.jit, donate_argnums=0)
     def meta_step(state: TrainState, tables: Tables, key: jax.Array):
@@ -67,26 +62,29 @@ def make_meta_step(
         keys = jax.vmap(functools.partial(jax.random.fold_in, task_key))(
             jnp.arange(tasks.meta_batch)
         )
-        (value, (losses, reports)), gradient = jax.value_and_grad(outer_loss, has_aux=True)(
-            state.params, task, keys
-        )
-        updates, outer = optimizer.update(gradient, state.outer, state.params)
+        outcome, gradients = all_tasks(state.learner, task, keys, state.step / max(steps, 1))
+        gradient = jax.tree.map(lambda g: g.mean(0), gradients)
+        updates, outer = optimizer.update(gradient, state.outer, state.learner)
+        moved: Learner = optax.apply_updates(state.learner, updates)
+        report = outcome.auxiliary
         metrics = {
-            "loss": value,
-            "score": reports.score.mean(),
+            "loss": outcome.query_loss.mean(),
+            "score": report.score.mean(),
             "gradient_norm": optax.global_norm(gradient),
+            **rates.summary(moved.rates),
         }
         if inner.steps:
             metrics |= {
-                "support_loss_first": losses[:, 0].mean(),
-                "support_loss_last": losses[:, -1].mean(),
+                "support_loss_first": outcome.losses[:, 0].mean(),
+                "support_loss_last": outcome.losses[:, -1].mean(),
             }
-        moved = TrainState(
+        after = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            statistics=jax.tree.map(lambda x: x.mean(0), reports.statistics),
+            params=moved.params,
+            rates=moved.rates,
+            statistics=jax.tree.map(lambda x: x.mean(0), report.statistics),
             outer=outer,
         )
-        return moved, metrics
+        return after, metrics
 
     return meta_step

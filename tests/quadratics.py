@@ -1,0 +1,63 @@
+"""Meta-learning of quadratics: everything about it has a closed form."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+
+from dsaml_jax.meta import InnerLoop, Learner, Problem, Task
+
+SIZE, RATE = 5, 0.07
+
+
+def loss(params, batch, key):
+    """(θ-c)ᵀA(θ-c)/2 of batch (A, c)."""
+    matrix, centre = batch
+    difference = params - centre
+    return difference @ matrix @ difference / 2
+
+
+PROBLEM = Problem(loss, lambda *arguments: (loss(*arguments), None))
+
+
+@dataclasses.dataclass(frozen=True)
+class Quadratic:
+    """Support (θ-a)ᵀA(θ-a)/2, query (θ-b)ᵀB(θ-b)/2 with A, B positive definite, and θ_0."""
+
+    A: np.ndarray
+    a: np.ndarray
+    B: np.ndarray
+    b: np.ndarray
+    start: np.ndarray
+
+    @classmethod
+    def random(cls, seed: int):
+        rng = np.random.default_rng(seed)
+        factor_a, factor_b = rng.normal(size=(2, SIZE, SIZE)) / np.sqrt(SIZE)
+        a, b, start = rng.normal(size=(3, SIZE))
+        return cls(factor_a @ factor_a.T, a, factor_b @ factor_b.T, b, start)
+
+    @property
+    def task(self) -> Task:
+        return Task((self.A, self.a), (self.B, self.b))
+
+    def shrink(self, steps: int) -> np.ndarray:
+        """M = (I - αA)^K, with which θ_K - a = M (θ_0 - a)."""
+        return np.linalg.matrix_power(np.eye(SIZE) - RATE * self.A, steps)
+
+    def after(self, steps: int) -> np.ndarray:
+        """θ_K."""
+        return self.a + self.shrink(steps) @ (self.start - self.a)
+
+    def query_gradient(self, steps: int) -> np.ndarray:
+        """B (θ_K - b)."""
+        return self.B @ (self.after(steps) - self.b)
+
+
+def estimate(estimator, quadratic: Quadratic, steps: int, progress=1.0, **inner):
+    """(outcome, meta-gradient) with SGD, from rates of 1."""
+    loop = InnerLoop(steps, optax.sgd(RATE), **inner)
+    learner = Learner(quadratic.start, loop.initial_rates(quadratic.start))
+    key = jax.random.key(0)
+    return estimator(PROBLEM, loop, learner, quadratic.task, key, progress)
