@@ -48,12 +48,14 @@ def get_config() -> ConfigDict:
     config.population.steps = 2000
     config.population.optimizer = optimizer("adam", learning_rate=5e-5)
     config.population.clip_norm = 0.0
+    config.population.decay = "constant"
     config.population.validate_every = 100
 
     config.meta = ConfigDict()
     config.meta.steps = 2000
     config.meta.optimizer = optimizer("adam", learning_rate=5e-5)
     config.meta.clip_norm = 0.0
+    config.meta.decay = "constant"
     config.meta.validate_every = 100
     config.meta_from_population = False
 

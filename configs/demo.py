@@ -7,12 +7,12 @@ def get_config():
     config = base.get_config()
     config.data.min_songs = 5
     config.data.builder = dict(
-        train_songs=200,
-        train_annotators=140,
-        validation_songs=32,
-        validation_annotators=32,
-        test_songs=48,
-        test_annotators=64,
+        train_songs=400,
+        train_annotators=280,
+        validation_songs=64,
+        validation_annotators=128,
+        test_songs=64,
+        test_annotators=256,
     )
 
     # 16 kHz and coarse images (6 frames x 32 bands): the adapter's cost is that of its pixels.
@@ -30,20 +30,25 @@ def get_config():
     # Early stopping on validation regularises; dropout takes half as long again to compile.
     config.model.dropout = 0.0
 
-    config.tasks.meta_batch = 8
+    config.tasks.meta_batch = 16
     config.tasks.query = 3
-    # Larger inner steps follow the level of the one song, which hardly carries over (see README).
-    config.inner.steps = 2
+    # What one song tells of a listener moves the last layer (ANIL); how far, is learned (MAML++).
+    config.inner.steps = 5
+    config.inner.adapt = "predictor/output/*"
     config.inner.estimator = "second_order"
-    config.inner.optimizer.options.learning_rate = 0.01
+    config.inner.optimizer.options.learning_rate = 0.05
+    config.inner.rates = "per_tensor_and_step"
+    config.inner.rates_learning_rate = 0.04
 
-    config.population.steps = 125
+    config.population.steps = 300
     config.population.optimizer.options.learning_rate = 1e-3
-    config.population.validate_every = 25
-    config.meta.steps = 60
+    config.population.decay = "cosine"
+    config.population.validate_every = 50
+    config.meta.steps = 150
     config.meta.optimizer.options.learning_rate = 2e-4
     config.meta.clip_norm = 1.0
-    config.meta.validate_every = 30
+    config.meta.decay = "cosine"
+    config.meta.validate_every = 50
     config.meta_from_population = True
 
     config.evaluation.query = 8

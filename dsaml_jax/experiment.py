@@ -18,6 +18,9 @@ from dsaml_jax.optimizers import OptimizerConfig
 
 DATASETS = ("synthetic",)
 
+DECAYS = ("constant", "cosine")
+"""The outer rate stays as it is, or falls to 0 along half a cosine (Loshchilov & Hutter 2017)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -61,22 +64,29 @@ class StageConfig:
       steps: meta-steps; 0 leaves the stage out.
       optimizer: the outer optimiser.
       clip_norm: global norm to which meta-gradients are clipped before it; 0 for no clipping.
+      decay: how the optimiser's step shrinks over the stage, one of `DECAYS`.
       validate_every: meta-steps between validations; the best one is kept.
     """
 
     steps: int
     optimizer: OptimizerConfig
     clip_norm: float
+    decay: str
     validate_every: int
 
     def build_optimizer(self, inner: InnerConfig) -> optax.GradientTransformation:
         """The outer optimiser of the weights and the learned inner rates."""
-        return outer_optimizer(self.optimizer, self.clip_norm, inner)
+        built = outer_optimizer(self.optimizer, self.clip_norm, inner)
+        if self.decay == "constant":
+            return built
+        decay = optax.cosine_decay_schedule(1.0, max(self.steps, 1))
+        return optax.chain(built, optax.scale_by_schedule(decay))
 
     def __post_init__(self):
         at_least("steps", self.steps, 0)
         at_least("validate_every", self.validate_every, 1)
         at_least("clip_norm", self.clip_norm, 0)
+        one_of("decay", self.decay, DECAYS)
 
 
 @dataclasses.dataclass(frozen=True)
