@@ -62,6 +62,7 @@ class Findings:
       counts: further numbers, by name.
       drops: ratings left out.
       problems: what should not have been there.
+      expected_audio: where audio was looked for.
     """
 
     data_set: str
@@ -77,6 +78,26 @@ class Findings:
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     drops: tuple[Drop, ...] = ()
     problems: tuple[Problem, ...] = ()
+    expected_audio: str = ""
+
+    def check_audio(self, strict: bool) -> None:
+        """Refuses a folder where no song with ratings has audio or, if strict, where one has none.
+
+        Raises:
+          UserError: that is so.
+        """
+        missing = len(self.missing_audio)
+        if missing == self.labelled_songs:
+            raise UserError(
+                f"{self.root}: {missing} songs have ratings, {self.audio_files} audio files were "
+                f"found, and no song has both; expected audio as {self.expected_audio}."
+            )
+        if missing and strict:
+            raise UserError(
+                f"{self.root}: {missing} of {self.labelled_songs} songs with ratings have no audio "
+                f"file, the first being {self.missing_audio[0]}; expected {self.expected_audio} "
+                "(strict reading stops here)."
+            )
 
     def dropped(self) -> dict[str, int]:
         """Ratings left out, by reason."""

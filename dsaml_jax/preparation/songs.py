@@ -1,0 +1,228 @@
+"""A data set's folder -> its songs with their features: what training starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from dsaml_jax.audio import store
+from dsaml_jax.audio.features import SongFeatures
+from dsaml_jax.datasets import catalogue, filters, folder_builder, ratings, schema, synthetic
+from dsaml_jax.datasets.filters import FilterCounts
+from dsaml_jax.datasets.journal import Journal, ReadOptions
+from dsaml_jax.datasets.report import Findings
+from dsaml_jax.datasets.schema import EVERYONE, Song
+from dsaml_jax.errors import UserError
+from dsaml_jax.experiment import Experiment
+from dsaml_jax.preparation import embedding
+from dsaml_jax.preparation.extract import Job, Outcome, extract, load, make_job, sound_seconds
+from dsaml_jax.preparation.pool import over_processes
+
+LOG = logging.getLogger(__name__)
+
+Splits = Mapping[str, tuple[Song, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A data set, ready to train on.
+
+    Attributes:
+      splits: songs by the data set's own splits, in a fixed order, without waveforms. Every song
+        has features and at least one rating that passed the filters; ratings end where the sound
+        does.
+      features: by song id; read from the store on each access.
+      findings: what was found in the folder, and what was left out of it and why.
+      filtered: what the filters left out of each split.
+      set_aside: songs whose audio cannot be used, by id, with the reason.
+      labelled: songs by split as they were read, with or without audio, before any filter.
+      silence_s: by song id, seconds of silence at the end of the span, where the sound has ended.
+      already_there: songs whose features were in the store before.
+    """
+
+    splits: Splits
+    features: Mapping[str, SongFeatures]
+    findings: Findings
+    filtered: Mapping[str, FilterCounts]
+    set_aside: Mapping[str, str]
+    labelled: Splits
+    silence_s: Mapping[str, float]
+    already_there: int
+
+    @property
+    def songs(self) -> tuple[Song, ...]:
+        """All songs, split after split."""
+        return tuple(song for songs in self.splits.values() for song in songs)
+
+
+class StoredFeatures(Mapping[str, SongFeatures]):
+    """Features by song id, read from the store on each access."""
+
+    def __init__(self, jobs: Mapping[str, Job]):
+        self._jobs = jobs
+
+    def __getitem__(self, song_id: str) -> SongFeatures:
+        return load(self._jobs[song_id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._jobs)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+
+def prepared_songs(experiment: Experiment) -> Prepared:
+    """Reads the data set that the experiment names, and computes what features are not stored yet.
+
+    A song whose audio cannot be used is set aside, and preparation goes on. Stopped at any point
+    and started again, it computes what is missing.
+
+    Raises:
+      UserError: the folder cannot be read as that data set; nothing in it has both ratings and
+        usable audio; weights are needed and not given; or, if strict, any fault.
+    """
+    data = experiment.data
+    labelled, findings = _read(experiment)
+    findings.check_audio(data.strict)
+    root = findings.root
+    journal = Journal(findings.data_set, Path(root), ReadOptions(strict=data.strict))
+    songs = [song for split in labelled.values() for song in split if _has_sound(song)]
+    jobs, set_aside, there = _compute(experiment, songs, root)
+    for song in songs:
+        if song.song_id in set_aside:
+            where = song.audio or song.song_id
+            journal.problem("audio set aside", where, set_aside[song.song_id])
+    if len(set_aside) == len(songs):
+        first = next(iter(set_aside.values()))
+        raise UserError(
+            f"{root}: the audio of none of {len(songs)} songs can be used; the first: {first}"
+        )
+    splits, filtered = {}, {}
+    seconds = {name: sound_seconds(job) for name, job in jobs.items()}
+    for name, split in labelled.items():
+        heard = [_heard(journal, song, seconds) for song in split if song.song_id in jobs]
+        rated = [song for song in heard if song.ratings]
+        if data.name != "synthetic":
+            rated, filtered[name] = filters.apply(rated, data.filters)
+        splits[name] = tuple(rated)
+    kept = {song.song_id for split in splits.values() for song in split}
+    return Prepared(
+        splits=splits,
+        features=StoredFeatures({name: job for name, job in jobs.items() if name in kept}),
+        findings=journal.added_to(findings),
+        filtered=filtered,
+        set_aside=set_aside,
+        labelled=labelled,
+        silence_s={
+            name: jobs[name].end_s - seconds[name]
+            for name in sorted(kept)
+            if jobs[name].end_s > seconds[name]
+        },
+        already_there=there,
+    )
+
+
+def _read(experiment: Experiment) -> tuple[dict[str, tuple[Song, ...]], Findings]:
+    """All labelled songs by the data set's own splits, and what was found."""
+    data = experiment.data
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    if data.name == "synthetic":
+        builder = synthetic.prepare(data.prepared, synthetic.builder_config("run", **data.builder))
+        splits = {
+            split: tuple(schema.decode(each) for each in builder.as_data_source(split=split))
+            for split in builder.info.splits
+        }
+        return splits, _simulated(splits, str(builder.data_path))
+    options = {"require_audio": False, "strict": data.strict} | dict(data.builder)
+    builder = catalogue.prepare(
+        data.name, data.root, data.prepared, catalogue.options_of(data.name, **options)
+    )
+    splits = {
+        split: tuple(folder_builder.songs_of(builder, split)) for split in builder.info.splits
+    }
+    return splits, folder_builder.findings_of(builder)
+
+
+def _simulated(splits: Splits, root: str) -> Findings:
+    songs = [song for split in splits.values() for song in split]
+    people = [rating.annotator_id for song in songs for rating in song.ratings]
+    return Findings(
+        data_set="synthetic",
+        root=root,
+        songs=len(songs),
+        labelled_songs=len(songs),
+        audio_files=len(songs),
+        missing_audio=(),
+        unlabelled_audio=(),
+        annotators=len(set(people) - {EVERYONE}),
+        ratings=len(people),
+        aggregates=people.count(EVERYONE),
+    )
+
+
+def _has_sound(song: Song) -> bool:
+    return bool(song.audio) or song.waveform is not None
+
+
+def _compute(
+    experiment: Experiment, songs: list[Song], root: str
+) -> tuple[dict[str, Job], dict[str, str], int]:
+    """Fills the store.
+
+    Returns:
+      Jobs of the songs that have features, reasons of those that have none, both by song id, and
+      how many had their features before.
+    """
+    weights = embedding.weights_file(experiment)
+    fingerprint = embedding.weights_fingerprint(weights)
+    folder = Path(experiment.data.prepared) / "features"
+    store.remove_partial(folder)
+    set_aside: dict[str, str] = {}
+
+    def job_of(song: Song) -> Job | None:
+        try:
+            return make_job(song, root, experiment.audio, str(folder), fingerprint)
+        except UserError as error:
+            set_aside[song.song_id] = str(error)
+            return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing files waits for the disk
+        found = [job for job in pool.map(job_of, songs) if job is not None]
+    todo = [job for job in found if not job.done()]
+    if todo:
+        LOG.info("features: %d songs to do, %d done before", len(todo), len(found) - len(todo))
+        for outcome in _outcomes(experiment, todo, weights):
+            if outcome.fault:
+                set_aside[outcome.job.song_id] = outcome.fault
+    else:
+        LOG.info("features: nothing to do, all %d songs were done before", len(found))
+    jobs = {job.song_id: job for job in found if job.song_id not in set_aside}
+    return jobs, set_aside, len(found) - len(todo)
+
+
+def _outcomes(experiment: Experiment, todo: list[Job], weights: Path | None) -> Iterator[Outcome]:
+    """What comes of jobs, with a progress bar on a terminal."""
+    tower = None if weights is None else embedding.load_tower(weights, experiment.audio)
+    outcomes = over_processes(extract, todo, experiment.data.processes)
+    quiet = not sys.stderr.isatty()
+    return iter(
+        tqdm(embedding.embedded(outcomes, tower), "features", len(todo), unit="song", disable=quiet)
+    )
+
+
+def _heard(journal: Journal, song: Song, seconds: Mapping[str, float]) -> Song:
+    """The song without its waveform, its ratings cut where the decoded sound ends."""
+    if song.waveform is not None:
+        return dataclasses.replace(song, waveform=None)
+    length = seconds[song.song_id]
+    curves = ratings.cut_to_audio(journal, song.audio, song.ratings, song.ratings_start_s, length)
+    return dataclasses.replace(song, duration_s=length, ratings=tuple(curves))
