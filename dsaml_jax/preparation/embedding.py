@@ -38,9 +38,8 @@ def weights_file(experiment: Experiment) -> Path | None:
     data, kind = experiment.data, experiment.audio.embedding
     if kind not in RECIPES:
         LOG.info(
-            "global embedding: statistics of the sound, without weights; for ImageBind's give "
-            "--config.audio.embedding=imagebind --config.data.embedding_weights=FILE. %s",
-            LICENCE,
+            "global embedding: statistics of the sound, without weights (docs/data.md says how to "
+            "use ImageBind's, which are CC BY-NC 4.0)"
         )
         return None
     if not data.embedding_weights:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import logging
 import os
 import sys
@@ -19,7 +21,7 @@ from dsaml_jax.datasets import catalogue, filters, folder_builder, ratings, sche
 from dsaml_jax.datasets.filters import FilterCounts
 from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.datasets.report import Findings
-from dsaml_jax.datasets.schema import EVERYONE, Song
+from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
 from dsaml_jax.experiment import Experiment
 from dsaml_jax.preparation import embedding
@@ -90,7 +92,7 @@ def prepared_songs(experiment: Experiment) -> Prepared:
         usable audio; weights are needed and not given; or, if strict, any fault.
     """
     data = experiment.data
-    labelled, findings = _read(experiment)
+    labelled, findings = read_labels(experiment)
     findings.check_audio(data.strict)
     root = findings.root
     journal = Journal(findings.data_set, Path(root), ReadOptions(strict=data.strict))
@@ -112,12 +114,18 @@ def prepared_songs(experiment: Experiment) -> Prepared:
         rated = [song for song in heard if song.ratings]
         if data.name != "synthetic":
             rated, filtered[name] = filters.apply(rated, data.filters)
+            journal.drop("it hardly moves", f"split {name}", filtered[name].flat)
+            journal.drop("its annotator rated too few songs", f"split {name}", filtered[name].rare)
         splits[name] = tuple(rated)
     kept = {song.song_id for split in splits.values() for song in split}
+    if not kept:
+        raise UserError(
+            f"{root}: no rating of a song with usable audio passes data.filters; loosen them."
+        )
     return Prepared(
         splits=splits,
         features=StoredFeatures({name: job for name, job in jobs.items() if name in kept}),
-        findings=journal.added_to(findings),
+        findings=journal.added_to(findings, [s for split in splits.values() for s in split]),
         filtered=filtered,
         set_aside=set_aside,
         labelled=labelled,
@@ -130,43 +138,59 @@ def prepared_songs(experiment: Experiment) -> Prepared:
     )
 
 
-def _read(experiment: Experiment) -> tuple[dict[str, tuple[Song, ...]], Findings]:
-    """All labelled songs by the data set's own splits, and what was found."""
+def read_labels(experiment: Experiment) -> tuple[dict[str, tuple[Song, ...]], Findings]:
+    """All songs with ratings by the data set's own splits, with or without audio.
+
+    Returns:
+      The songs, and what was found in the folder.
+
+    Raises:
+      UserError: the folder cannot be read as that data set; or, if strict, any fault of its labels.
+    """
     data = experiment.data
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
     if data.name == "synthetic":
-        builder = synthetic.prepare(data.prepared, synthetic.builder_config("run", **data.builder))
+        config = synthetic.builder_config("run", **data.builder)
+        with _quiet():
+            builder = synthetic.prepare(data.prepared, config)
         splits = {
             split: tuple(schema.decode(each) for each in builder.as_data_source(split=split))
             for split in builder.info.splits
         }
         return splits, _simulated(splits, str(builder.data_path))
     options = {"require_audio": False, "strict": data.strict} | dict(data.builder)
-    builder = catalogue.prepare(
-        data.name, data.root, data.prepared, catalogue.options_of(data.name, **options)
-    )
+    reader = catalogue.options_of(data.name, **options)
+    with _quiet():
+        builder = catalogue.prepare(data.name, data.root, data.prepared, reader)
     splits = {
         split: tuple(folder_builder.songs_of(builder, split)) for split in builder.info.splits
     }
     return splits, folder_builder.findings_of(builder)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what TFDS prints: it speaks of downloads, and there are none."""
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
 def _simulated(splits: Splits, root: str) -> Findings:
     songs = [song for split in splits.values() for song in split]
-    people = [rating.annotator_id for song in songs for rating in song.ratings]
-    return Findings(
+    empty = Findings(
         data_set="synthetic",
         root=root,
-        songs=len(songs),
         labelled_songs=len(songs),
         audio_files=len(songs),
         missing_audio=(),
         unlabelled_audio=(),
-        annotators=len(set(people) - {EVERYONE}),
-        ratings=len(people),
-        aggregates=people.count(EVERYONE),
+        songs=0,
+        annotators=0,
+        ratings=0,
+        aggregates=0,
     )
+    return empty.of(songs)
 
 
 def _has_sound(song: Song) -> bool:
