@@ -5,17 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import logging
-import os
 import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
-from dsaml_jax.audio import store
 from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.datasets import catalogue, filters, folder_builder, ratings, schema, synthetic
 from dsaml_jax.datasets.filters import FilterCounts
@@ -24,11 +19,8 @@ from dsaml_jax.datasets.report import Findings
 from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
 from dsaml_jax.experiment import Experiment
-from dsaml_jax.preparation import embedding
-from dsaml_jax.preparation.extract import Job, Outcome, extract, load, make_job, sound_seconds
-from dsaml_jax.preparation.pool import over_processes
-
-LOG = logging.getLogger(__name__)
+from dsaml_jax.preparation.extract import Job, load, sound_seconds
+from dsaml_jax.preparation.fill import fill_store
 
 Splits = Mapping[str, tuple[Song, ...]]
 
@@ -97,7 +89,7 @@ def prepared_songs(experiment: Experiment) -> Prepared:
     root = findings.root
     journal = Journal(findings.data_set, Path(root), ReadOptions(strict=data.strict))
     songs = [song for split in labelled.values() for song in split if _has_sound(song)]
-    jobs, set_aside, there = _compute(experiment, songs, root)
+    jobs, set_aside, there = fill_store(experiment, songs, root)
     for song in songs:
         if song.song_id in set_aside:
             where = song.audio or song.song_id
@@ -195,52 +187,6 @@ def _simulated(splits: Splits, root: str) -> Findings:
 
 def _has_sound(song: Song) -> bool:
     return bool(song.audio) or song.waveform is not None
-
-
-def _compute(
-    experiment: Experiment, songs: list[Song], root: str
-) -> tuple[dict[str, Job], dict[str, str], int]:
-    """Fills the store.
-
-    Returns:
-      Jobs of the songs that have features, reasons of those that have none, both by song id, and
-      how many had their features before.
-    """
-    weights = embedding.weights_file(experiment)
-    fingerprint = embedding.weights_fingerprint(weights)
-    folder = Path(experiment.data.prepared) / "features"
-    store.remove_partial(folder)
-    set_aside: dict[str, str] = {}
-
-    def job_of(song: Song) -> Job | None:
-        try:
-            return make_job(song, root, experiment.audio, str(folder), fingerprint)
-        except UserError as error:
-            set_aside[song.song_id] = str(error)
-            return None
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing files waits for the disk
-        found = [job for job in pool.map(job_of, songs) if job is not None]
-    todo = [job for job in found if not job.done()]
-    if todo:
-        LOG.info("features: %d songs to do, %d done before", len(todo), len(found) - len(todo))
-        for outcome in _outcomes(experiment, todo, weights):
-            if outcome.fault:
-                set_aside[outcome.job.song_id] = outcome.fault
-    else:
-        LOG.info("features: nothing to do, all %d songs were done before", len(found))
-    jobs = {job.song_id: job for job in found if job.song_id not in set_aside}
-    return jobs, set_aside, len(found) - len(todo)
-
-
-def _outcomes(experiment: Experiment, todo: list[Job], weights: Path | None) -> Iterator[Outcome]:
-    """What comes of jobs, with a progress bar on a terminal."""
-    tower = None if weights is None else embedding.load_tower(weights, experiment.audio)
-    outcomes = over_processes(extract, todo, experiment.data.processes)
-    quiet = not sys.stderr.isatty()
-    return iter(
-        tqdm(embedding.embedded(outcomes, tower), "features", len(todo), unit="song", disable=quiet)
-    )
 
 
 def _heard(journal: Journal, song: Song, seconds: Mapping[str, float]) -> Song:
