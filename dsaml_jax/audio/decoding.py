@@ -32,7 +32,9 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty; expected audio.")
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        # Given a name, libsndfile would also open a "._name" that macOS left beside it, and fail.
+        with path.open("rb") as file:
+            samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except RuntimeError as error:
