@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from configs import deam_pdmer
 from dsaml_jax.audio import store
 from dsaml_jax.audio.decoding import decode
 from dsaml_jax.audio.features import clip_features, window_starts
@@ -15,7 +16,7 @@ from dsaml_jax.experiment import experiment_from_config
 from dsaml_jax.preparation import prepared_songs
 from dsaml_jax.preparation.summary import FOLDER, prepare
 from dsaml_jax.workdir import open_workdir
-from tests import data_folders, tiny
+from tests import data_folders, kill_preparation, tiny
 
 SEGMENTS = 12
 
@@ -141,15 +142,6 @@ def test_filters_that_leave_nothing_are_refused(deam, tmp_path):
         prepared_songs(experiment("deam", root, deam[1], **{"data.filters.more_songs_than": 9}))
 
 
-def test_processes_do_not_change_a_bit(deam, tmp_path):
-    root, folder, _ = deam
-    prepared_songs(experiment("deam", root, tmp_path, **{"data.processes": 2}))
-    bytes_of = {name: content for name, (content, _) in entries(folder).items()}
-    assert entries(tmp_path)
-    for name, (content, _) in entries(tmp_path).items():
-        assert content == bytes_of[name]
-
-
 def test_report(deam, tmp_path):
     root, folder, _ = deam
     text = prepare(experiment("deam", root, folder), tmp_path / "run")
@@ -180,3 +172,21 @@ def test_labels_alone_are_reported_and_refused(tmp_path):
         prepare(experiment("pmemo", root, tmp_path / "prepared"), tmp_path / "run")
     report = (tmp_path / "run" / FOLDER / "report.txt").read_text()
     assert "songs with ratings      3" in report and "averaged ratings: 46" in report
+
+
+def test_killed_in_two_processes_and_ended_in_one_is_the_same_store(tmp_path):
+    """SIGKILL to all processes while entries are being written; see kill_preparation.py."""
+    root = kill_preparation.folder_of_noise(tmp_path / "pmemo", songs=24, seconds=20.0)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    running = kill_preparation.start("pmemo", root, killed, "--config.data.processes=2")
+    kill_preparation.kill_when(running, lambda: len(kill_preparation.entries(killed)) >= 3)
+    there = kill_preparation.entries(killed)
+    assert len(there) >= 3
+    config = deam_pdmer.get_config()
+    config.data.name, config.data.root, config.data.processes = "pmemo", str(root), 1
+    for folder in (killed, whole):
+        config.data.prepared = str(folder)
+        prepared_songs(experiment_from_config(config.to_dict()))
+    assert kill_preparation.entries(killed) == kill_preparation.entries(whole)
+    assert len(kill_preparation.entries(whole)) == 48
+    assert there.items() <= kill_preparation.entries(whole).items()
