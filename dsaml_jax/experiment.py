@@ -145,6 +145,14 @@ class Experiment:
     meta_from_population: bool
     evaluation: EvaluationConfig
 
+    def __post_init__(self):
+        if self.audio.embedding != "statistics" and not self.data.embedding_weights:
+            raise UserError(
+                f"audio.embedding is {self.audio.embedding!r}, but data.embedding_weights is "
+                "empty; give the path of imagebind_huge.pth (CC BY-NC 4.0: no commercial use), or "
+                "choose audio.embedding='statistics', which needs no weights."
+            )
+
 
 def experiment_from_config(config: Mapping[str, Any]) -> Experiment:
     """Checks a (Config)dict and freezes it.

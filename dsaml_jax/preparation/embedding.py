@@ -15,7 +15,7 @@ from dsaml_jax.audio.features import RECIPES
 from dsaml_jax.audio.imagebind import embed_clips
 from dsaml_jax.errors import UserError
 from dsaml_jax.experiment import Experiment
-from dsaml_jax.interop.imagebind import LICENCE, convert_imagebind, load_imagebind
+from dsaml_jax.interop.imagebind import convert_imagebind, load_imagebind
 from dsaml_jax.preparation.extract import Outcome, store_embeddings
 
 LOG = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def weights_file(experiment: Experiment) -> Path | None:
     ImageBind's own file is converted on first use, into the folder of prepared data.
 
     Raises:
-      UserError: weights are needed and not given, or the file is not what it should be.
+      UserError: the file cannot be read or is not what it should be.
     """
     data, kind = experiment.data, experiment.audio.embedding
     if kind not in RECIPES:
@@ -42,12 +42,6 @@ def weights_file(experiment: Experiment) -> Path | None:
             "use ImageBind's, which are CC BY-NC 4.0)"
         )
         return None
-    if not data.embedding_weights:
-        raise UserError(
-            f"audio.embedding is {kind!r}, but data.embedding_weights is empty; give the path of "
-            "imagebind_huge.pth, or choose audio.embedding='statistics', which needs no weights. "
-            + LICENCE
-        )
     given = Path(data.embedding_weights).expanduser()
     try:
         stat = given.stat()
