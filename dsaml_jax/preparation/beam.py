@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from threadpoolctl import threadpool_limits
+
 from dsaml_jax.errors import UserError
 from dsaml_jax.preparation.extract import Job, extract
 
@@ -32,7 +34,9 @@ def extract_on_beam(jobs: Sequence[Job], options: Sequence[str]) -> None:
         raise UserError(
             "data.beam_options needs Apache Beam: pip install -r requirements-beam.txt."
         ) from error
-    with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+    # The local runner's workers are in this process, which gets its threads back at the end.
+    options = PipelineOptions(list(options))
+    with threadpool_limits(1), beam.Pipeline(options=options) as pipeline:
         (
             pipeline
             | "Songs" >> beam.Create(jobs)
@@ -42,4 +46,5 @@ def extract_on_beam(jobs: Sequence[Job], options: Sequence[str]) -> None:
 
 
 def _extract(job: Job) -> None:
+    threadpool_limits(1)  # on workers elsewhere: the number of threads changes the last bits
     extract(job)  # a fault of the audio is told by the caller, who meets it again
