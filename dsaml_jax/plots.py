@@ -187,7 +187,10 @@ def data_figure(
     figure.legend(handles, labels, loc="outside lower left", ncols=len(values), frameon=False)
     for axis, (title, counts) in zip(axes[len(DIMENSIONS) :], spread.items(), strict=True):
         axis.plot(np.arange(1, len(counts) + 1), np.sort(counts)[::-1], color=GREEN, linewidth=2)
-        axis.set_yscale("log")
+        axis.set_ylim(bottom=0)
+        if max(counts) > 10 * min(counts):  # a few people rate nearly everything
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:g}")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(f"{title.split()[-1]}s, most first")
     _save(figure, path)

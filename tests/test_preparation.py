@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -172,6 +175,27 @@ def test_labels_alone_are_reported_and_refused(tmp_path):
         prepare(experiment("pmemo", root, tmp_path / "prepared"), tmp_path / "run")
     report = (tmp_path / "run" / FOLDER / "report.txt").read_text()
     assert "songs with ratings      3" in report and "averaged ratings: 46" in report
+
+
+def test_the_command_prepares_and_reports(deam, tmp_path):
+    root = deam[0]
+    ran = subprocess.run(
+        [
+            *(sys.executable, "launch.py", "--config=configs/deam_pdmer.py", "--mode=prepare"),
+            *(f"--config.data.root={root}", f"--config.data.prepared={tmp_path}"),
+            *("--config.data.processes=1", f"--workdir={tmp_path / 'run'}"),
+        ],
+        cwd=kill_preparation.ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "Prepared: 4 songs with features and ratings" in ran.stdout
+    assert "its annotator rated too few songs: 4 ratings" in ran.stdout.replace("left out, ", "")
+    assert "Traceback" not in ran.stderr and "DEAM: 5 songs with ratings" in ran.stderr
+    assert (tmp_path / "run" / FOLDER / "report.txt").is_file()
 
 
 def test_killed_in_two_processes_and_ended_in_one_is_the_same_store(tmp_path):
