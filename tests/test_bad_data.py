@@ -136,11 +136,15 @@ def test_audio_that_no_header_tells_of_is_cut_as_decoded(root, tmp_path):
     assert prepared.findings.problem_counts()["audio shorter than the rated span"] == 1
 
 
+def test_a_root_that_does_not_exist_is_told(tmp_path):
+    with pytest.raises(UserError, match="does not exist; the root must be the folder that holds"):
+        prepared_songs(experiment("pmemo", tmp_path / "none", tmp_path / "prepared"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--config.data.root="], "data.root is missing; give the folder that holds deam"),
-        (["--config.data.root=no/such/folder"], "does not exist; the root must be the folder"),
         (["--config.data.root=."], "is not DEAM: expected"),
         (
             ["--config.data.root=.", "--config.audio.embedding=imagebind"],

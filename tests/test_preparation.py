@@ -200,7 +200,7 @@ def test_the_command_prepares_and_reports(deam, tmp_path):
 
 def test_killed_in_two_processes_and_ended_in_one_is_the_same_store(tmp_path):
     """SIGKILL to all processes while entries are being written; see kill_preparation.py."""
-    root = kill_preparation.folder_of_noise(tmp_path / "pmemo", songs=24, seconds=20.0)
+    root = kill_preparation.folder_of_noise(tmp_path / "pmemo", songs=10, seconds=20.0)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     running = kill_preparation.start("pmemo", root, killed, "--config.data.processes=2")
     kill_preparation.kill_when(running, lambda: len(kill_preparation.entries(killed)) >= 3)
@@ -212,5 +212,5 @@ def test_killed_in_two_processes_and_ended_in_one_is_the_same_store(tmp_path):
         config.data.prepared = str(folder)
         prepared_songs(experiment_from_config(config.to_dict()))
     assert kill_preparation.entries(killed) == kill_preparation.entries(whole)
-    assert len(kill_preparation.entries(whole)) == 48
+    assert len(kill_preparation.entries(whole)) == 20
     assert there.items() <= kill_preparation.entries(whole).items()

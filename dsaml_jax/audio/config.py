@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from dsaml_jax.errors import UserError
+from dsaml_jax.errors import UserError, at_least, one_of
 
 EMBEDDINGS = ("statistics", "imagebind", "imagebind_as_released")
 
@@ -47,13 +47,9 @@ class AudioConfig:
                 )
         if self.window > 2 * self.segment_samples:
             raise UserError("audio.window_s is longer than two segments; reflection cannot pad it.")
-        if self.embedding not in EMBEDDINGS:
-            raise UserError(
-                f"audio.embedding is {self.embedding!r}; expected one of {', '.join(EMBEDDINGS)}."
-            )
+        one_of("audio.embedding", self.embedding, EMBEDDINGS)
         for name in ("mel_bands", "segments", "embedding_hop"):
-            if getattr(self, name) < 1:
-                raise UserError(f"audio.{name} is {getattr(self, name)}; expected at least 1.")
+            at_least(f"audio.{name}", getattr(self, name), 1)
 
     @property
     def window(self) -> int:
