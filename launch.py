@@ -1,4 +1,4 @@
-"""Train and evaluate DSAML: python launch.py --config=configs/demo.py --workdir=runs/demo"""
+"""Prepare data, train, evaluate: python launch.py --config=configs/demo.py --workdir=runs/demo"""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from dsaml_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/demo.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default: runs/CONFIG_NAME.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "prepare"], "What to do.")
 _CACHE = flags.DEFINE_string("compile_cache", "data/compiled", "Folder of compiled programs.")
 
 
 def main(argv: list[str]) -> None:
     # JAX starts with these imports: a mistake on the command line is told before.
-    import jax
-
     from dsaml_jax.evaluation.protocol import ROW_ORDER
     from dsaml_jax.experiment import experiment_from_config
+    from dsaml_jax.preparation.summary import prepare
     from dsaml_jax.run import run
-    from dsaml_jax.workdir import open_workdir
+    from dsaml_jax.workdir import keep_compiled, open_workdir
 
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
@@ -34,14 +33,15 @@ def main(argv: list[str]) -> None:
         raise UserError("--config is missing; give an experiment, e.g. --config=configs/demo.py")
     experiment = experiment_from_config(_CONFIG.value.to_dict())
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    path = _WORKDIR.value or f"runs/{name}"
-    workdir = open_workdir(path, experiment, fresh=_MODE.value == "train")
+    path = Path(_WORKDIR.value or f"runs/{name}")
     # What libraries log while all is well would hide what the run says.
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("dsaml_jax").setLevel(logging.INFO)
-    jax.config.update("jax_compilation_cache_dir", _CACHE.value)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    keep_compiled(_CACHE.value)
+    if _MODE.value == "prepare":
+        print(prepare(experiment, path))
+        return
+    workdir = open_workdir(path, experiment, fresh=_MODE.value == "train")
     results = run(experiment, workdir, _MODE.value)
     print(results.to_markdown(ROW_ORDER))
     print(f"\nEverything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl.")

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from dsaml_jax import DSAMLConfig
 from dsaml_jax.audio.config import AudioConfig
+from dsaml_jax.datasets.filters import RatingFilter
 
 
 def get_config() -> ConfigDict:
@@ -18,9 +19,16 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.name = "synthetic"
+    config.data.root = ""
     config.data.prepared = "data/prepared"
+    config.data.strict = False
+    # Ratings that hardly move, and annotators of 15 songs or fewer, are left out (real data sets).
+    config.data.filters = ConfigDict(dataclasses.asdict(RatingFilter()))
     config.data.min_songs = 16
     config.data.builder = ConfigDict()
+    config.data.embedding_weights = ""
+    config.data.processes = 0
+    config.data.beam_options = ()
 
     # 44.1 kHz, 60 ms windows every 10 ms, 128 bands, 60 segments of 0.5 s.
     config.audio = ConfigDict(dataclasses.asdict(AudioConfig()))

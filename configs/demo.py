@@ -6,6 +6,7 @@ from configs import base
 def get_config():
     config = base.get_config()
     config.data.min_songs = 5
+    config.data.processes = 1  # sooner done than further processes are started
     config.data.builder = dict(
         train_songs=400,
         train_annotators=280,

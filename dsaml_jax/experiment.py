@@ -11,12 +11,13 @@ from typing import Any
 import optax
 
 from dsaml_jax.audio.config import AudioConfig
+from dsaml_jax.datasets.filters import RatingFilter
 from dsaml_jax.errors import UserError, at_least, one_of
 from dsaml_jax.inner import InnerConfig, outer_optimizer
 from dsaml_jax.model.config import DSAMLConfig
 from dsaml_jax.optimizers import OptimizerConfig
 
-DATASETS = ("synthetic",)
+DATASETS = ("synthetic", "deam", "pmemo", "merp", "vgmidi")
 
 DECAYS = ("constant", "cosine")
 """The outer rate stays as it is, or falls to 0 along half a cosine (Loshchilov & Hutter 2017)."""
@@ -28,19 +29,41 @@ class DataConfig:
 
     Attributes:
       name: one of `DATASETS`.
-      prepared: folder in which TFDS keeps the prepared data.
+      root: the folder that holds the data set, in its own layout; "" for the synthetic one.
+      prepared: folder for prepared data and features; may be shared by experiments.
+      strict: every fault of the data set is an error, instead of being noted and passed over.
+      filters: which ratings are good enough; of real data sets only.
       min_songs: annotators with fewer songs in a split are left out of it.
-      builder: fields of the data set's builder, e.g. sizes and seed of the synthetic one.
+      builder: fields of the data set's reader or, of the synthetic one, of its settings.
+      embedding_weights: file of ImageBind's weights, `imagebind_huge.pth` or what
+        `convert_imagebind` made of it; needed where `audio.embedding` is one of ImageBind's.
+      processes: of preparation; 0 for one a core, 1 for none but this one.
+      beam_options: of an Apache Beam pipeline, to prepare on it; () for processes here.
     """
 
     name: str
+    root: str
     prepared: str
+    strict: bool
+    filters: RatingFilter
     min_songs: int
     builder: Mapping[str, Any]
+    embedding_weights: str
+    processes: int
+    beam_options: tuple[str, ...]
 
     def __post_init__(self):
         one_of("data.name", self.name, DATASETS)
         at_least("data.min_songs", self.min_songs, 1)
+        at_least("data.processes", self.processes, 0)
+        for name in ("least_deviation", "more_songs_than"):
+            at_least(f"data.filters.{name}", getattr(self.filters, name), 0)
+        at_least("data.filters.span", self.filters.span, 1)
+        if self.name != "synthetic" and not self.root:
+            raise UserError(
+                f"data.root is missing; give the folder that holds {self.name}: "
+                "--config.data.root=DIR."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +154,14 @@ class Experiment:
     meta: StageConfig
     meta_from_population: bool
     evaluation: EvaluationConfig
+
+    def __post_init__(self):
+        if self.audio.embedding != "statistics" and not self.data.embedding_weights:
+            raise UserError(
+                f"audio.embedding is {self.audio.embedding!r}, but data.embedding_weights is "
+                "empty; give the path of imagebind_huge.pth (CC BY-NC 4.0: no commercial use), or "
+                "choose audio.embedding='statistics', which needs no weights."
+            )
 
 
 def experiment_from_config(config: Mapping[str, Any]) -> Experiment:

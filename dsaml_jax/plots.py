@@ -159,6 +159,43 @@ def inner_loop_figure(
     _save(figure, path)
 
 
+def data_figure(
+    path: str | os.PathLike[str],
+    values: Mapping[str, np.ndarray],
+    ratings_a_song: Sequence[int],
+    songs_an_annotator: Sequence[int],
+) -> None:
+    """What a data set holds: the distribution of values, and how ratings are spread.
+
+    Args:
+      path: of the PNG.
+      values: [N, 2] (arousal, valence) by who gave them; two at most, empty ones are not drawn.
+      ratings_a_song: of each song that people rated.
+      songs_an_annotator: of each annotator.
+    """
+    spread = {"ratings a song": ratings_a_song, "songs an annotator": songs_an_annotator}
+    spread = {title: counts for title, counts in spread.items() if len(counts)}
+    figure = _figure(height=3.6)
+    axes = figure.subplots(1, len(DIMENSIONS) + len(spread), squeeze=False)[0]
+    drawn = {"bins": np.linspace(-1, 1, 41), "density": True, "histtype": "step", "linewidth": 1.6}
+    for i, name in enumerate(DIMENSIONS):
+        for (label, curves), colour in zip(values.items(), (BLUE, ORANGE), strict=False):
+            if len(curves):
+                axes[i].hist(curves[:, i], color=colour, label=label, **drawn)
+        axes[i].set_title(f"{name} (density)", fontsize=10)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=len(values), frameon=False)
+    for axis, (title, counts) in zip(axes[len(DIMENSIONS) :], spread.items(), strict=True):
+        axis.plot(np.arange(1, len(counts) + 1), np.sort(counts)[::-1], color=GREEN, linewidth=2)
+        axis.set_ylim(bottom=0)
+        if max(counts) > 10 * min(counts):  # a few people rate nearly everything
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:g}")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel(f"{title.split()[-1]}s, most first")
+    _save(figure, path)
+
+
 def _draw_listener(axis: Axes, listener: ListenerCurves, dimension: int) -> None:
     seconds = np.arange(len(listener.rating)) / RATING_HZ
     valid = _valid(listener)

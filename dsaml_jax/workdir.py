@@ -17,6 +17,9 @@ from dsaml_jax.experiment import Experiment
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "librosa")
 
+OTHERS = {"preparation"}
+"""What may lie in a folder in which a run begins: the report of --mode=prepare."""
+
 
 def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh: bool) -> Path:
     """The folder of a run, made if need be, with `config.json` and `versions.json`.
@@ -43,7 +46,7 @@ def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh:
                 "choose another --workdir, or delete that one."
             )
         return folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= OTHERS):
         raise UserError(f"{folder} is not empty and holds no run; choose another --workdir.")
     if not fresh:
         raise UserError(f"{folder} holds no run to evaluate; train one with --mode=train.")
@@ -56,6 +59,13 @@ def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh:
             f"{folder} cannot be written ({error.strerror}); choose another."
         ) from error
     return folder
+
+
+def keep_compiled(folder: str) -> None:
+    """Keeps every compiled program in a folder, for later runs."""
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def versions() -> dict[str, str]:

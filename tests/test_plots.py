@@ -105,3 +105,17 @@ def test_the_same_curves_give_the_same_file(tmp_path):
     for path in paths:
         plots.listener_figure(path, [listener(0)])
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_data_figure_draws_what_there_is(tmp_path):
+    rng = np.random.default_rng(0)
+    values = {"people": rng.uniform(-1, 1, (500, 2)), "average": rng.uniform(-0.3, 0.3, (90, 2))}
+    path = tmp_path / "data.png"
+    plots.data_figure(path, values, [3, 4, 4, 9], [1, 2, 300])
+    pixels = check(path)
+    assert all(shows(pixels, colour) for colour in (plots.BLUE, plots.ORANGE, plots.GREEN))
+    nobody = {"people": np.zeros((0, 2)), "average": values["average"]}
+    plots.data_figure(path, nobody, [], [])
+    pixels = check(path)
+    assert shows(pixels, plots.ORANGE)
+    assert not shows(pixels, plots.BLUE) and not shows(pixels, plots.GREEN)

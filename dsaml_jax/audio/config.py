@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from dsaml_jax.errors import UserError
+from dsaml_jax.errors import UserError, at_least, one_of
+
+EMBEDDINGS = ("statistics", "imagebind", "imagebind_as_released")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +21,10 @@ class AudioConfig:
       floor: added to the mel power before the natural logarithm.
       segment_s: length of a segment, in seconds; the distance of two ratings.
       segments: S, segments in a clip.
-      embedding: what the global embedding is: "statistics" (needs no weights).
+      embedding: what the global embedding of S segments is, one of `EMBEDDINGS`: "statistics"
+        (needs no weights), "imagebind" by its published recipe (audio at 16 kHz), or
+        "imagebind_as_released", as DSAML's release feeds it (44.1 kHz).
+      embedding_hop: segments from one embedded window of a song longer than S to the next.
     """
 
     sample_rate: int = 44_100
@@ -30,6 +35,7 @@ class AudioConfig:
     segment_s: float = 0.5
     segments: int = 60
     embedding: str = "statistics"
+    embedding_hop: int = 10
 
     def __post_init__(self):
         for name in ("window_s", "hop_s", "segment_s"):
@@ -41,8 +47,9 @@ class AudioConfig:
                 )
         if self.window > 2 * self.segment_samples:
             raise UserError("audio.window_s is longer than two segments; reflection cannot pad it.")
-        if self.embedding not in ("statistics",):
-            raise UserError(f"audio.embedding is {self.embedding!r}; expected 'statistics'.")
+        one_of("audio.embedding", self.embedding, EMBEDDINGS)
+        for name in ("mel_bands", "segments", "embedding_hop"):
+            at_least(f"audio.{name}", getattr(self, name), 1)
 
     @property
     def window(self) -> int:

@@ -8,8 +8,16 @@ import librosa
 import numpy as np
 
 from dsaml_jax.audio.config import AudioConfig
+from dsaml_jax.audio.imagebind import IMAGEBIND_HUGE
+from dsaml_jax.audio.imagebind_input import AS_RELEASED, PUBLISHED, ImageBindRecipe, select_clips
 from dsaml_jax.audio.log_mel import cut_segments, log_mel
 from dsaml_jax.audio.statistics import clip_statistics, statistics_size
+
+RECIPES: dict[str, ImageBindRecipe] = {
+    "imagebind": PUBLISHED,
+    "imagebind_as_released": AS_RELEASED,
+}
+"""What ImageBind's tower is given, by the name of `AudioConfig.embedding`."""
 
 
 class Features(NamedTuple):
@@ -19,29 +27,115 @@ class Features(NamedTuple):
     embedding: np.ndarray
 
 
+class SongFeatures(NamedTuple):
+    """The inputs of one song over the span that is rated, n segments, n >= S.
+
+    The span begins where the ratings do and ends with the longest of them, but is S segments at
+    least. Sound that ends before the span does is followed by silence.
+
+    Attributes:
+      log_mel: [n, T, F] float32, the image of each segment.
+      embeddings: [m, G] float32, global embeddings of windows of S segments.
+      starts: [m] int, the segment that each window starts with; see `window_starts`.
+    """
+
+    log_mel: np.ndarray
+    embeddings: np.ndarray
+    starts: np.ndarray
+
+
 def embedding_size(config: AudioConfig) -> int:
     """G, the width of the global embedding that the config names."""
-    return statistics_size(config)
+    return IMAGEBIND_HUGE.output if config.embedding in RECIPES else statistics_size(config)
 
 
-def clip_features(
-    waveform: np.ndarray, sample_rate: int, start_s: float, config: AudioConfig
-) -> Features:
-    """Features of the S segments from `start_s` on.
+def window_starts(segments: int, config: AudioConfig) -> np.ndarray:
+    """[m] first segments of the embedded windows of a song of n segments.
+
+    0, then every `embedding_hop` segments, and the last whole window; 0 alone where n <= S.
+    """
+    last = max(segments - config.segments, 0)
+    return np.unique(np.append(np.arange(0, last, config.embedding_hop), last))
+
+
+def resampled(waveform: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:
+    """[samples] float32 at the target rate (soxr, high quality); int16 is scaled to [-1, 1]."""
+    if waveform.dtype == np.int16:
+        waveform = waveform.astype(np.float32) / 32_768
+    if sample_rate != target_rate:
+        waveform = librosa.resample(waveform, orig_sr=sample_rate, target_sr=target_rate)
+    return waveform
+
+
+def cut_span(waveform: np.ndarray, sample_rate: int, start_s: float, length_s: float) -> np.ndarray:
+    """The samples of a span; silence where the sound has ended."""
+    start, length = round(start_s * sample_rate), round(length_s * sample_rate)
+    span = waveform[start : start + length]
+    return np.pad(span, (0, length - len(span)))
+
+
+def song_log_mel(
+    waveform: np.ndarray, sample_rate: int, start_s: float, segments: int, config: AudioConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """The span's samples at the config's rate, and its log-mel images [n, T, F].
 
     Args:
       waveform: [samples], mono; int16, or float in [-1, 1].
       sample_rate: of the waveform, Hz; resampled to the config's where it differs.
       start_s: where the first segment starts, in seconds.
-
-    Sound that ends before the clip does is followed by silence (ratings end there too).
+      segments: n.
+      config: of the features.
     """
-    if waveform.dtype == np.int16:
-        waveform = waveform.astype(np.float32) / 32_768
-    if sample_rate != config.sample_rate:
-        waveform = librosa.resample(waveform, orig_sr=sample_rate, target_sr=config.sample_rate)
-    start = round(start_s * config.sample_rate)
-    clip = waveform[start : start + config.segments * config.segment_samples]
-    clip = np.pad(clip, (0, config.segments * config.segment_samples - len(clip)))
-    images = log_mel(cut_segments(clip, config), config)
-    return Features(images, clip_statistics(clip, images, config))
+    rate = config.sample_rate
+    sound = resampled(waveform, sample_rate, rate)
+    span = cut_span(sound, rate, start_s, segments * config.segment_samples / rate)
+    return span, log_mel(cut_segments(span, config), config)
+
+
+def statistics_embeddings(
+    span: np.ndarray, log_mel_nTF: np.ndarray, config: AudioConfig
+) -> np.ndarray:
+    """[m, G] statistics of each window of a span of n >= S segments (see `window_starts`)."""
+    size, length = config.segment_samples, config.segments
+    return np.stack(
+        [
+            clip_statistics(
+                span[start * size : (start + length) * size],
+                log_mel_nTF[start : start + length],
+                config,
+            )
+            for start in window_starts(len(log_mel_nTF), config)
+        ]
+    )
+
+
+def tower_clips(
+    waveform: np.ndarray, sample_rate: int, start_s: float, segments: int, config: AudioConfig
+) -> np.ndarray:
+    """What ImageBind's tower is given of each window: [m, clips, clip samples].
+
+    The arguments are those of `song_log_mel`; the sound is resampled to the recipe's rate.
+    """
+    recipe = RECIPES[config.embedding]
+    sound = resampled(waveform, sample_rate, recipe.sample_rate)
+    length_s = config.segments * config.segment_s
+    return np.stack(
+        [
+            select_clips(
+                cut_span(sound, recipe.sample_rate, start_s + at * config.segment_s, length_s),
+                recipe,
+            )
+            for at in window_starts(segments, config)
+        ]
+    )
+
+
+def clip_features(
+    waveform: np.ndarray, sample_rate: int, start_s: float, config: AudioConfig
+) -> Features:
+    """Features of the S segments from `start_s` on, with statistics as the embedding.
+
+    The arguments are those of `song_log_mel`.
+    """
+    span, images = song_log_mel(waveform, sample_rate, start_s, config.segments, config)
+    return Features(images, statistics_embeddings(span, images, config)[0])

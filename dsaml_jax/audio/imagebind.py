@@ -178,13 +178,22 @@ def embed_waveforms(
     Raises:
       UserError: a waveform shorter than 25 ms.
     """
+    clips = [select_clips(np.asarray(waveform, np.float32), recipe) for waveform in waveforms]
+    return embed_clips(variables, clips, config, recipe, batch)
+
+
+def embed_clips(
+    variables: Variables,
+    waveforms: Sequence[np.ndarray],
+    config: ImageBindConfig = IMAGEBIND_HUGE,
+    recipe: ImageBindRecipe = PUBLISHED,
+    batch: int = 8,
+) -> np.ndarray:
+    """`embed_waveforms` of waveforms given as their clips, [clips, clip samples] each."""
     parts = [np.zeros((0, config.output), np.float32)]
     for first in range(0, len(waveforms), batch):
         chosen = waveforms[first : first + batch]
-        fbank = [
-            imagebind_fbank(select_clips(np.asarray(waveform, np.float32), recipe), recipe)
-            for waveform in chosen
-        ]
+        fbank = [imagebind_fbank(clips, recipe) for clips in chosen]
         fbank += [jnp.zeros_like(fbank[0])] * (batch - len(chosen))
         embeddings = embed_fbank(variables, jnp.stack(fbank), config)
         parts.append(np.asarray(embeddings[: len(chosen)], np.float32))

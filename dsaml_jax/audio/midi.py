@@ -7,6 +7,7 @@ come with `pip install -r requirements-vgmidi.txt`.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import io
 import warnings
@@ -105,6 +106,18 @@ def default_sound_font(wanted_for: str | Path) -> Path:
     if not font.is_file():
         raise UserError(f"pretty_midi holds no {SOUND_FONT} here; give another sound font (.sf2).")
     return font
+
+
+def synthesiser_version(wanted_for: str | Path) -> str:
+    """The version of the synthesiser: another one may sound otherwise.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        return importlib.metadata.version("midirenderer")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(_needs("midirenderer", wanted_for)) from error
 
 
 def _bytes(path: Path) -> bytes:

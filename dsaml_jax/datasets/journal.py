@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dsaml_jax.datasets import report
-from dsaml_jax.datasets.schema import EVERYONE, Song
+from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
 
 
@@ -85,35 +85,37 @@ class Journal:
         missing = tuple(song.song_id for song in labelled if not song.audio)
         required = self.options.require_audio
         kept = [song for song in labelled if song.audio or not required]
-        if not kept:
-            raise UserError(
-                f"{self.root}: {len(labelled)} songs have ratings, {len(audio_ids)} audio files "
-                f"were found, and no song has both; expected audio as {expected_audio} (to read "
-                "the ratings alone, set require_audio to false)."
-            )
-        if required and missing and self.options.strict:
-            raise UserError(
-                f"{self.root}: {len(missing)} of {len(labelled)} songs with ratings have no audio "
-                f"file, the first being {missing[0]}; expected {expected_audio} (strict reading "
-                "stops here)."
-            )
         labelled_ids = {song.song_id for song in labelled}
-        people = [r.annotator_id for song in kept for r in song.ratings]
-        aggregates = sum(name == EVERYONE for name in people)
-        return kept, report.Findings(
+        findings = report.Findings(
             data_set=self.data_set,
             root=str(self.root),
-            songs=len(kept),
+            songs=0,
             labelled_songs=len(labelled),
             audio_files=len(audio_ids),
             missing_audio=missing,
             unlabelled_audio=tuple(sorted(audio_ids - labelled_ids)),
-            annotators=len(set(people) - {EVERYONE}),
-            ratings=len(people) - aggregates,
-            aggregates=aggregates,
+            annotators=0,
+            ratings=0,
+            aggregates=0,
             counts=dict(self.counts),
             drops=tuple(self._drops),
             problems=tuple(self._problems),
+            expected_audio=expected_audio,
+        )
+        if required:
+            findings.check_audio(self.options.strict)
+        return kept, findings.of(kept)
+
+    def added_to(self, findings: report.Findings, songs: Sequence[Song]) -> report.Findings:
+        """The findings with what this journal has noted since, `songs` being handed on."""
+        counts = dict(findings.counts)
+        for name, number in self.counts.items():
+            counts[name] = counts.get(name, 0) + number
+        return dataclasses.replace(
+            findings.of(songs),
+            counts=counts,
+            drops=findings.drops + tuple(self._drops),
+            problems=findings.problems + tuple(self._problems),
         )
 
     def _nothing_left(self) -> str:

@@ -106,7 +106,8 @@ def audio_seconds(path: Path) -> float | None:
     Whether the sound itself can be decoded is for the decoder to find out.
     """
     try:
-        return float(soundfile.info(str(path)).duration)
+        with path.open("rb") as file:  # by name, libsndfile trips over "._name" files of macOS
+            return float(soundfile.info(file).duration)
     except (RuntimeError, OSError):
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,9 +82,8 @@ def song_with_audio(
 ) -> Song:
     """The song with its duration, its ratings cut where the audio ends.
 
-    A half second that has begun before the audio ends is kept. The duration is `duration_s` where
-    it is given, else what the file's header says; where neither is known, it is the end of the
-    longest rating.
+    See `cut_to_audio`. The duration is `duration_s` where it is given, else what the file's header
+    says; where neither is known, it is the end of the longest rating.
     """
     longest = max((len(rating.curve) for rating in ratings), default=0)
     rated_end = start_s + longest / RATING_HZ
@@ -92,23 +92,8 @@ def song_with_audio(
         length = layout.audio_seconds(audio)
     if audio is not None and length is None:
         journal.count("audio files whose length cannot be read from their header")
-    if length is not None and length < rated_end:
-        journal.count("audio files that end before the last rated half second does")
-        held = max(0, int(np.ceil((length - start_s) * RATING_HZ - 1e-9)))
-        cut = [rating for rating in ratings if len(rating.curve) > held]
-        values = sum(len(rating.curve) - held for rating in cut)
-        if rated_end - length > _LATE_S:
-            journal.problem(
-                "audio shorter than the rated span",
-                journal.name(audio),
-                f"lasts {length:.2f} s, ratings go to {rated_end:.1f} s; {values} values of "
-                f"{len(cut)} ratings are left out",
-            )
-        elif values:
-            journal.count(f"values left out that lie up to {_LATE_S:g} s past the audio", values)
-        if held == 0:
-            journal.drop("audio ends before the ratings begin", journal.name(audio), len(cut))
-        ratings = [Rating(r.annotator_id, r.curve[:held]) for r in ratings if held]
+    if length is not None and audio is not None:
+        ratings = cut_to_audio(journal, journal.name(audio), ratings, start_s, length)
     return Song(
         song_id=song_id,
         duration_s=rated_end if length is None else length,
@@ -117,6 +102,44 @@ def song_with_audio(
         audio=journal.name(audio) if audio is not None else "",
         **texts,
     )
+
+
+def cut_to_audio(
+    journal: Journal, audio: str, ratings: Sequence[Rating], start_s: float, length_s: float
+) -> list[Rating]:
+    """The ratings as far as the audio goes; none where it ends before they begin.
+
+    A half second that has begun before the audio ends is kept. What is left out is counted, and a
+    problem where it is more than a second.
+
+    Args:
+      journal: of the reading.
+      audio: the file, for messages.
+      ratings: of one song.
+      start_s: where they begin.
+      length_s: of the audio.
+    """
+    longest = max((len(rating.curve) for rating in ratings), default=0)
+    rated_end = start_s + longest / RATING_HZ
+    if length_s >= rated_end:
+        return list(ratings)
+    journal.count("audio files that end before the last rated half second does")
+    held = max(0, int(np.ceil((length_s - start_s) * RATING_HZ - 1e-9)))
+    cut = [rating for rating in ratings if len(rating.curve) > held]
+    values = sum(len(rating.curve) - held for rating in cut)
+    if rated_end - length_s > _LATE_S:
+        journal.problem(
+            "audio shorter than the rated span",
+            audio,
+            f"lasts {length_s:.2f} s, ratings go to {rated_end:.1f} s; {values} values of "
+            f"{len(cut)} ratings are left out",
+        )
+    elif values:
+        journal.count(f"values left out that lie up to {_LATE_S:g} s past the audio", values)
+    if held == 0:
+        journal.drop("audio ends before the ratings begin", audio, len(cut))
+        return []
+    return [dataclasses.replace(rating, curve=rating.curve[:held]) for rating in ratings]
 
 
 def one_each(journal: Journal, where: str, ratings: Sequence[Rating]) -> list[Rating]:

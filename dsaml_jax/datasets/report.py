@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from dsaml_jax.datasets.schema import EVERYONE, Song
 from dsaml_jax.errors import UserError
 
 FILE_NAME = "findings.json"
@@ -62,6 +64,7 @@ class Findings:
       counts: further numbers, by name.
       drops: ratings left out.
       problems: what should not have been there.
+      expected_audio: where audio was looked for.
     """
 
     data_set: str
@@ -77,6 +80,38 @@ class Findings:
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     drops: tuple[Drop, ...] = ()
     problems: tuple[Problem, ...] = ()
+    expected_audio: str = ""
+
+    def of(self, songs: Sequence[Song]) -> Findings:
+        """The findings with the numbers of what is handed on taken from these songs."""
+        people = [rating.annotator_id for song in songs for rating in song.ratings]
+        aggregates = people.count(EVERYONE)
+        return dataclasses.replace(
+            self,
+            songs=len(songs),
+            annotators=len(set(people) - {EVERYONE}),
+            ratings=len(people) - aggregates,
+            aggregates=aggregates,
+        )
+
+    def check_audio(self, strict: bool) -> None:
+        """Refuses a folder where no song with ratings has audio or, if strict, where one has none.
+
+        Raises:
+          UserError: that is so.
+        """
+        missing = len(self.missing_audio)
+        if missing == self.labelled_songs:
+            raise UserError(
+                f"{self.root}: {missing} songs have ratings, {self.audio_files} audio files were "
+                f"found, and no song has both; expected audio as {self.expected_audio}."
+            )
+        if missing and strict:
+            raise UserError(
+                f"{self.root}: {missing} of {self.labelled_songs} songs with ratings have no audio "
+                f"file, the first being {self.missing_audio[0]}; expected {self.expected_audio} "
+                "(strict reading stops here)."
+            )
 
     def dropped(self) -> dict[str, int]:
         """Ratings left out, by reason."""
@@ -92,8 +127,23 @@ class Findings:
             totals[problem.kind] = totals.get(problem.kind, 0) + 1
         return totals
 
-    def text(self) -> str:
-        """The findings for a reader: numbers in full, lists by their first entries."""
+    def line(self) -> str:
+        """What was read, in one sentence."""
+        missing, labelled = len(self.missing_audio), self.labelled_songs
+        read = [f"{number} {name}" for name, number in self.counts.items() if "rows" in name]
+        return (
+            f"{self.data_set}: {labelled} songs with ratings"
+            + (f" ({', '.join(read)})" if read else "")
+            + f", {self.audio_files} audio files; "
+            + (f"the audio of {missing} songs is missing" if missing else "no audio is missing")
+        )
+
+    def text(self, shown: int | None = _SHOWN) -> str:
+        """The findings for a reader: numbers in full, lists by their first entries.
+
+        Args:
+          shown: how many problems of a kind are told; None for all.
+        """
         lines = [
             f"{self.data_set} in {self.root}",
             f"  songs with ratings      {self.labelled_songs}",
@@ -112,9 +162,9 @@ class Findings:
         for kind, number in self.problem_counts().items():
             lines.append(f"  problem, {kind}: {number}")
             told = [f"{p.where}: {p.what}" for p in self.problems if p.kind == kind]
-            lines += [f"    {line}" for line in told[:_SHOWN]]
-            if len(told) > _SHOWN:
-                lines.append(f"    and {len(told) - _SHOWN} more, in {FILE_NAME}")
+            lines += [f"    {line}" for line in told[:shown]]
+            if shown is not None and len(told) > shown:
+                lines.append(f"    and {len(told) - shown} more, in {FILE_NAME}")
         return "\n".join(lines)
 
     def save(self, folder: Path) -> Path:

@@ -1,0 +1,101 @@
+"""How fast songs are prepared on one core: python -m benchmarks.preparation [AUDIO FILES]
+
+Prints JSON: songs a minute, and for each step how many times faster than the sound plays. Sizes are
+the release's (44.1 kHz, 60 segments from 15 s on). Without files, it writes songs of noise itself.
+Processor time is counted, so that other work on the machine changes little.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from threadpoolctl import threadpool_limits
+
+from dsaml_jax.audio.config import AudioConfig
+from dsaml_jax.audio.decoding import decode
+from dsaml_jax.audio.features import cut_span, resampled, statistics_embeddings
+from dsaml_jax.audio.log_mel import cut_segments, log_mel
+from dsaml_jax.datasets.schema import Rating, Song
+from dsaml_jax.preparation.extract import extract, make_job
+
+START_S, RATED_S, LENGTH_S = 15.0, 30.0, 45.0
+
+
+def noise(folder: Path, songs: int) -> list[Path]:
+    """Stereo mp3 files of 45 s, as DEAM has them."""
+    paths = [folder / f"{i}.mp3" for i in range(songs)]
+    for i, path in enumerate(paths):
+        sound = np.random.default_rng(i).normal(0, 0.1, (int(LENGTH_S * 44_100), 2))
+        soundfile.write(path, sound, 44_100)
+    return paths
+
+
+def timed(function: Callable, *arguments) -> tuple[float, object]:
+    """Processor seconds of a call, and its result."""
+    began = time.process_time()
+    result = function(*arguments)
+    return time.process_time() - began, result
+
+
+def steps(path: Path, audio: AudioConfig) -> dict[str, float]:
+    """Processor seconds of each step of one song, and how long the song plays."""
+    decoding, (waveform, rate) = timed(decode, path)
+    sound = resampled(waveform, rate, audio.sample_rate)
+    span = cut_span(sound, audio.sample_rate, START_S, RATED_S)
+    images_s, images = timed(log_mel, cut_segments(span, audio), audio)
+    statistics, _ = timed(statistics_embeddings, span, images, audio)
+    return {
+        "decode": decoding,
+        "log_mel": images_s,
+        "statistics": statistics,
+        "song_s": len(waveform) / rate,
+    }
+
+
+def whole(path: Path, audio: AudioConfig, store: str) -> float:
+    """Processor seconds of a song from its file to its entries in the store."""
+    curve = np.zeros((round(2 * RATED_S), 2), np.float32)
+    song = Song(path.stem, LENGTH_S, START_S, (Rating("all", curve),), audio=path.name)
+
+    def prepare() -> None:
+        outcome = extract(make_job(song, str(path.parent), audio, store, ""))
+        if outcome.fault:
+            raise RuntimeError(outcome.fault)
+
+    return timed(prepare)[0]
+
+
+def main(files: list[str]) -> None:
+    audio = AudioConfig()
+    with tempfile.TemporaryDirectory() as temporary, threadpool_limits(1):
+        paths = [Path(name).resolve() for name in files] or noise(Path(temporary), 10)
+        store = f"{temporary}/store"
+        whole(paths[0], audio, store + "/warm")  # the first call builds filters and loads libraries
+        steps(paths[0], audio)
+        songs = [whole(path, audio, store) for path in paths]
+        parts = [steps(path, audio) for path in paths]
+    played = {
+        "decode": sum(part["song_s"] for part in parts),
+        "log_mel": RATED_S * len(parts),
+        "statistics": RATED_S * len(parts),
+    }
+    rate = {name: seconds / sum(part[name] for part in parts) for name, seconds in played.items()}
+    report = {
+        "songs": len(paths),
+        "songs_a_minute_per_core": round(60 * len(songs) / sum(songs), 1),
+        "times_real_time_per_core": {name: round(value) for name, value in rate.items()},
+        "bar_log_mel": 30,
+        "log_mel_meets_bar": rate["log_mel"] >= 30,
+    }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,188 @@
+"""What is done to one song: decode it, compute its features, store them.
+
+A job holds all that is needed, so it can run in this process, in another one, or on another machine
+that sees the same folders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from dsaml_jax.audio import store
+from dsaml_jax.audio.config import AudioConfig
+from dsaml_jax.audio.decoding import decode, fingerprint
+from dsaml_jax.audio.features import (
+    RECIPES,
+    SongFeatures,
+    song_log_mel,
+    statistics_embeddings,
+    tower_clips,
+    window_starts,
+)
+from dsaml_jax.datasets.schema import RATING_HZ, Song
+from dsaml_jax.errors import UserError
+
+VERSION = 1
+"""Of the features; to be raised where the same sound and config give other numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One song's features, to be computed.
+
+    Attributes:
+      song_id: for messages.
+      path: of the audio file; "" where the sound is in `waveform`, int16 at `sample_rate`.
+      start_s: where the ratings start, in seconds.
+      segments: n, length of the span.
+      audio: how features are computed.
+      folder: of the feature store.
+      log_mel, embedding: keys of the song's two entries.
+    """
+
+    song_id: str
+    path: str
+    waveform: np.ndarray | None
+    sample_rate: int
+    start_s: float
+    segments: int
+    audio: AudioConfig
+    folder: str
+    log_mel: str
+    embedding: str
+
+    @property
+    def end_s(self) -> float:
+        """Where the span ends, in seconds."""
+        return self.start_s + self.segments * self.audio.segment_s
+
+    def done(self) -> bool:
+        """Whether both entries are in the store."""
+        return all(store.entry_path(self.folder, k, self.key(k)).exists() for k in store.KINDS)
+
+    def key(self, kind: str) -> str:
+        """The key of the entry of this kind."""
+        return {"log_mel": self.log_mel, "embedding": self.embedding}[kind]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a job.
+
+    Attributes:
+      job: the job, without its waveform.
+      fault: why the song has no features, a sentence; "" where all is well.
+      clips: [m, clips, clip samples] for ImageBind's tower, whose embedding is still to be
+        computed and stored; None where nothing is left to do.
+    """
+
+    job: Job
+    fault: str = ""
+    clips: np.ndarray | None = None
+
+
+def make_job(song: Song, root: str, audio: AudioConfig, folder: str, weights: str) -> Job:
+    """The job of a song; reads its audio file once to hash it.
+
+    Args:
+      song: with its ratings as read: the longest one says where the span ends.
+      root: the data set's folder.
+      audio: how features are computed.
+      folder: of the feature store.
+      weights: fingerprint of the embedding's weights; "" where it has none.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    longest = max(len(rating.curve) for rating in song.ratings)
+    seconds = longest / RATING_HZ
+    segments = max(audio.segments, int(np.ceil(seconds / audio.segment_s - 1e-9)))
+    if song.waveform is None:
+        path = f"{root}/{song.audio}"
+        content = fingerprint(path)
+    else:
+        path, content = "", store.bytes_hash(song.waveform.astype("<i2").tobytes())
+    of_image = ("sample_rate", "window_s", "hop_s", "mel_bands", "floor", "segment_s")
+    image = {name: getattr(audio, name) for name in of_image}
+    windows = {"segments": audio.segments, "hop": audio.embedding_hop}
+    if audio.embedding in RECIPES:
+        windows |= dataclasses.asdict(RECIPES[audio.embedding]) | {"segment_s": audio.segment_s}
+    else:
+        windows |= image
+    sound = {
+        "version": VERSION,
+        "content": content,
+        "rate": song.sample_rate,
+        "start_s": song.ratings_start_s,
+        "length": segments,
+    }
+    return Job(
+        song_id=song.song_id,
+        path=path,
+        waveform=song.waveform,
+        sample_rate=song.sample_rate,
+        start_s=song.ratings_start_s,
+        segments=segments,
+        audio=audio,
+        folder=folder,
+        log_mel=store.entry_key(**sound, image=image),
+        embedding=store.entry_key(**sound, embedding=[audio.embedding, weights, windows]),
+    )
+
+
+def extract(job: Job) -> Outcome:
+    """Computes and stores what of a job is not in the store; faults of the audio are told."""
+    kept = dataclasses.replace(job, waveform=None)
+    try:
+        waveform, rate = job.waveform, job.sample_rate
+        if waveform is None:
+            waveform, rate = decode(job.path)
+        seconds = len(waveform) / rate
+        if seconds <= job.start_s:
+            raise UserError(
+                f"{job.path or job.song_id} lasts {seconds:.2f} s; the ratings begin at "
+                f"{job.start_s:g} s."
+            )
+    except UserError as error:
+        return Outcome(kept, fault=str(error))
+    sound = (waveform, rate, job.start_s, job.segments, job.audio)
+    span, images = song_log_mel(*sound)
+    log_mel_path, embedding_path = (
+        store.entry_path(job.folder, kind, job.key(kind)) for kind in store.KINDS
+    )
+    if not log_mel_path.exists():
+        store.write(log_mel_path, log_mel=images, seconds=np.float64(seconds))
+    if embedding_path.exists():
+        return Outcome(kept)
+    if job.audio.embedding in RECIPES:
+        return Outcome(kept, clips=tower_clips(*sound))
+    store_embeddings(job, statistics_embeddings(span, images, job.audio))
+    return Outcome(kept)
+
+
+def store_embeddings(job: Job, embeddings: np.ndarray) -> None:
+    """Stores the [m, G] embeddings of a song's windows."""
+    store.write(
+        store.entry_path(job.folder, "embedding", job.embedding),
+        embeddings=embeddings.astype(np.float32),
+        starts=window_starts(job.segments, job.audio),
+    )
+
+
+def load(job: Job) -> SongFeatures:
+    """A song's features from the store.
+
+    Raises:
+      UserError: they are not there, or damaged.
+    """
+    image = store.read(store.entry_path(job.folder, "log_mel", job.log_mel))
+    embedding = store.read(store.entry_path(job.folder, "embedding", job.embedding))
+    return SongFeatures(image["log_mel"], embedding["embeddings"], embedding["starts"])
+
+
+def sound_seconds(job: Job) -> float:
+    """How long a song sounds, as decoded, in seconds; from the store."""
+    path = store.entry_path(job.folder, "log_mel", job.log_mel)
+    return float(store.read(path, "seconds")["seconds"])

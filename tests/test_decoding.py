@@ -1,0 +1,97 @@
+"""Sound from files of every kind; what cannot be used is told in one sentence."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from dsaml_jax.audio.decoding import MIDI_RATE, decode, fingerprint
+from dsaml_jax.errors import UserError
+from tests import data_folders
+
+RATE = 22_050
+
+
+def tone(seconds=1.0, hertz=440.0, size=0.3):
+    return (size * np.sin(2 * np.pi * hertz * np.arange(int(seconds * RATE)) / RATE)).astype("f4")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options", "tolerance"),
+    [
+        ("wav", {"subtype": "FLOAT"}, 0),
+        ("wav", {"subtype": "PCM_24"}, 1e-6),
+        ("flac", {}, 1e-4),
+        ("ogg", {}, 0.05),
+        ("mp3", {}, 0.05),
+    ],
+)
+def test_formats_and_channels(tmp_path, suffix, options, tolerance):
+    left, right = tone(), tone(hertz=880)
+    path = tmp_path / f"sound.{suffix}"
+    soundfile.write(path, np.stack([left, right], axis=1), RATE, **options)
+    samples, rate = decode(path)
+    assert (rate, samples.dtype, samples.ndim) == (RATE, np.float32, 1)
+    expected = (left + right) / 2
+    assert abs(len(samples) - len(expected)) <= 2400  # mp3 holds whole blocks
+    middle = slice(RATE // 4, RATE // 2)
+    np.testing.assert_allclose(samples[middle], expected[middle], atol=tolerance)
+
+
+def test_midi_is_rendered(tmp_path):
+    path = tmp_path / "note.MID"
+    path.write_bytes(data_folders.midi_bytes(1.5))
+    samples, rate = decode(path)
+    assert rate == MIDI_RATE and abs(len(samples) / rate - 1.5) < 0.1
+    again = fingerprint(path)
+    assert again == fingerprint(path)
+    path.write_bytes(data_folders.midi_bytes(1.5, note=61))
+    assert again != fingerprint(path)
+
+
+def wrong(path, kind):
+    if kind == "absent":
+        return path
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("no sound at all " * 100)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        samples = {
+            "none": np.zeros(0),
+            "silent": np.zeros(2000),
+            "nan": np.where(np.arange(2000) == 7, np.nan, 0.1),
+        }
+        soundfile.write(path, samples[kind], RATE, subtype="FLOAT")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("absent", "cannot be read: No such file"),
+        ("folder", "cannot be (read|decoded)"),
+        ("empty", "is empty"),
+        ("text", "cannot be decoded"),
+        ("none", "holds no samples"),
+        ("silent", "silent from end to end"),
+        ("nan", "not finite numbers"),
+    ],
+)
+def test_what_cannot_be_used_is_told(tmp_path, kind, sentence):
+    path = wrong(tmp_path / "song.wav", kind)
+    with pytest.raises(UserError, match=rf"song\.wav .*{sentence}") as caught:
+        decode(path)
+    assert str(caught.value).count("\n") == 0 and str(caught.value).endswith(".")
+
+
+def test_a_fingerprint_is_of_the_content(tmp_path):
+    one, two = tmp_path / "one.wav", tmp_path / "two.wav"
+    for path in (one, two):
+        soundfile.write(path, tone(), RATE)
+    assert fingerprint(one) == fingerprint(two)
+    soundfile.write(two, tone(hertz=441), RATE)
+    assert fingerprint(one) != fingerprint(two)
+    with pytest.raises(UserError, match="cannot be read"):
+        fingerprint(tmp_path / "three.wav")

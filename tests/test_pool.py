@@ -1,0 +1,22 @@
+"""Jobs over processes: in order, and a process that dies is told in a sentence."""
+
+import os
+
+import pytest
+
+from dsaml_jax.errors import UserError
+from dsaml_jax.preparation.pool import over_processes
+
+
+def test_one_process_is_this_one_and_takes_jobs_as_they_are_wanted():
+    taken = []
+    jobs = (taken.append(i) or i for i in range(9))
+    results = over_processes(lambda i: (i, os.getpid()), jobs, 1)
+    assert next(results) == (0, os.getpid()) and taken == [0]
+    assert [i for i, _ in results] == list(range(1, 9))
+
+
+def test_a_process_that_dies_is_told():
+    results = over_processes(os._exit, iter([1, 2, 3]), 2)
+    with pytest.raises(UserError, match=r"a process of the preparation died.*what is done is kept"):
+        next(results)
