@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsaml_jax.audio.features import Features
+from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.corpus import Scaling, build_corpus
 from dsaml_jax.data import check_disjoint
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
@@ -38,10 +38,14 @@ def corpus_of(rated: dict[str, list[int]], songs: int = 9, min_songs: int = 1, s
         for i in range(songs)
     ]
     features = [
-        Features(np.full((SEGMENTS, 3, 2), i, np.float32), rng.normal(size=5).astype(np.float32))
+        SongFeatures(
+            np.full((SEGMENTS, 3, 2), i, np.float32),
+            rng.normal(size=(1, 5)).astype(np.float32),
+            np.zeros(1, int),
+        )
         for i in range(songs)
     ]
-    return build_corpus(made, features, min_songs=min_songs, source="here")
+    return build_corpus(made, features, segments=SEGMENTS, min_songs=min_songs, source="here")
 
 
 RATED = st.dictionaries(
@@ -138,11 +142,13 @@ def test_bad_ratings_are_refused_by_name():
     curve = np.zeros((SEGMENTS, 2), np.float32)
     broken = curve.copy()
     broken[2, 1] = np.nan
-    feature = Features(np.zeros((SEGMENTS, 3, 2), np.float32), np.zeros(5, np.float32))
+    feature = SongFeatures(
+        np.zeros((SEGMENTS, 3, 2), np.float32), np.zeros((1, 5), np.float32), np.zeros(1, int)
+    )
 
     def build(*ratings):
         song = Song("song 7", 10.0, 0.0, ratings)
-        return build_corpus([song], [feature], min_songs=1, source="here")
+        return build_corpus([song], [feature], segments=SEGMENTS, min_songs=1, source="here")
 
     with pytest.raises(UserError, match="song 7 by annotator a is not a number at row 2"):
         build(Rating("a", broken))
