@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dsaml_jax.datasets.schema import DIMENSIONS
 from dsaml_jax.evaluation import metrics
 from dsaml_jax.evaluation.statistics import Interval, bootstrap_columns
 
@@ -77,13 +78,13 @@ class Results:
             for line in lines[1:]:
                 found = self.differences.get(line[0])
                 line += [_interval(found[name]) if found else "-" for name in ("ccc", "rmse")]
-        return "\n".join([*_aligned(lines), "", *self._legend(listed)])
+        return "\n".join([*_aligned(lines, len(metrics.METRICS)), "", *self._legend(listed)])
 
     def intervals_to_markdown(self, order: Sequence[str] = ()) -> str:
         """A second table: the means themselves with their intervals, by dimension."""
-        names = [name for name in metrics.METRIC_NAMES if "_" in name]
-        lines = [["row", *(name.replace("_", ", ").replace("ccc", "CCC") for name in names)]]
-        lines[0] = [cell.replace("pcc", "PCC").replace("rmse", "RMSE") for cell in lines[0]]
+        pairs = [(metric, name) for metric in metrics.METRICS for name in DIMENSIONS]
+        names = [f"{metric}_{name}" for metric, name in pairs]
+        lines = [["row", *(f"{metric.upper()}, {name}" for metric, name in pairs)]]
         for row in self._listed(order):
             lines.append([row, *(_interval(self.intervals[row][n], "", False) for n in names)])
         return "\n".join(_aligned(lines))
@@ -194,10 +195,13 @@ def _interval(interval: Interval, sign: str = "+", star: bool = True) -> str:
     return f"{interval.mean:{form}} [{ends}]{mark}"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """A markdown table whose columns are also aligned as plain text; numbers to the right."""
+def _aligned(lines: Sequence[Sequence[str]], numbers: int = 0) -> list[str]:
+    """A markdown table whose columns are also aligned as plain text.
+
+    The `numbers` columns after the first are set to the right.
+    """
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    numeric = [0 < i <= len(metrics.METRICS) for i in range(len(widths))]
+    numeric = [0 < i <= numbers for i in range(len(widths))]
 
     def row(cells):
         padded = [

@@ -1,8 +1,8 @@
 """Songs of any length before a model that sees S segments at a time.
 
 Which windows a sequence is read from, and where in them, is fixed beforehand as integers
-(`predict.splice_plan`); what a model says of the windows is then gathered into curves. A sequence of
-one clip is one window, so clips and whole songs take the same path.
+(`predict.splice_plan`); what a model says of the windows is then gathered into curves. A sequence
+of one clip is one window, so clips and whole songs take the same path.
 """
 
 from __future__ import annotations
