@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from dsaml_jax.data import load_corpora
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.rows import ROW_ORDER
 from dsaml_jax.experiment import experiment_from_config
@@ -52,7 +53,7 @@ def test_labels_of_everyone_train_one_model_and_test_it_on_songs(tmp_path):
 
 def test_long_songs_are_tested_whole_by_both_protocols(tmp_path):
     """Songs of 38 rated segments before a model that sees 12."""
-    _, workdir, results = finished(
+    chosen, workdir, results = finished(
         tmp_path,
         **{
             "data.builder.duration_s": 20.0,
@@ -69,9 +70,11 @@ def test_long_songs_are_tested_whole_by_both_protocols(tmp_path):
         assert content["protocol"] == name and set(content["rows"]) == set(ROW_ORDER)
         assert content["rows"] == results[name].rows
         assert (workdir / "figures" / f"listeners{suffix}.png").exists()
-    # Same song: a sequence for each rating. Cross-song: for each (support, query) drawn.
-    assert results["same_song"].counts["sequences"] == 10
-    assert results["cross_song"].counts["sequences"] == 18
+    # Same song: a sequence for each rating. Cross-song: up to two other songs for each of three.
+    test = load_corpora(chosen)["test"]
+    assert test.curve.shape[1] == 38 and test.segments == 12
+    assert results["same_song"].counts["sequences"] == len(test.curve)
+    assert results["cross_song"].counts["sequences"] == 3 * 3 * 2
     assert results["same_song"].rows["constant"] != results["cross_song"].rows["constant"]
 
 
