@@ -112,12 +112,12 @@ def split_people(
 ) -> Partition:
     """Splits by song and by annotator, for personal tasks.
 
-    Songs: as in `split_songs`, but drawn in groups (see the module). Annotators: to test, and then
-    to validation, go those whose ratings all lie there, and beyond them those who lose the fewest
-    ratings, until the split has its part of the annotators; they must keep two ratings. Where the
-    makers give the songs of a split, everybody who rated one belongs there (test before
-    validation), so that their test is whole; training loses what these people rated besides.
-    Everybody else is for training.
+    Songs: as in `split_songs`, but drawn in groups (see the module), and without those that nobody
+    of the split rated. Annotators: to test, and then to validation, go those whose ratings all lie
+    there, and beyond them those who rated most of it and lose little (`_members`), until the split
+    has its part of the annotators; they must keep two ratings. Where the makers give the songs of a
+    split, everybody who rated one belongs there (test before validation), so that their test is
+    whole; training loses what these people rated besides. Everybody else is for training.
 
     Args and errors: of `split_songs`. Ratings by `EVERYONE` are left out.
     """
@@ -149,10 +149,11 @@ def split_people(
         best = -1
         for start in rng.permutation(len(songs_free))[:_STARTS]:
             group = _group(together, start, size)
-            members = _members(table, group, quota)
-            kept = int(table[np.ix_(members, group)].sum())
-            if kept > best:
-                best, chosen_songs, chosen_people = kept, group, members
+            members = _members(table, group, quota, part)
+            theirs = table[np.ix_(members, group)]
+            if theirs.sum() > best:
+                best, chosen_people = int(theirs.sum()), members
+                chosen_songs = group[theirs.any(0)]  # what none of them rated stays in training
         split[songs_free[chosen_songs]] = target
         split_of[people_free[chosen_people]] = target
 
@@ -226,10 +227,14 @@ def _group(together: np.ndarray, start: int, size: int) -> np.ndarray:
     return np.flatnonzero(inside)
 
 
-def _members(rated: np.ndarray, group: np.ndarray, quota: int) -> np.ndarray:
-    """Annotators of the group: who loses nothing by it, and up to `quota` who lose the least."""
+def _members(rated: np.ndarray, group: np.ndarray, quota: int, part: float) -> np.ndarray:
+    """Annotators of the group: all who lose nothing by it, then up to `quota` who rated most of it.
+
+    The latter may each lose an equal share of `part` of all ratings: someone who rated nearly
+    everything is worth more to training.
+    """
     kept = rated[:, group].sum(1)
     lost = rated.sum(1) - kept
-    able = np.flatnonzero(kept >= 2)
-    order = able[np.lexsort((-kept[able], lost[able]))]
+    able = np.flatnonzero((kept >= 2) & (lost * max(quota, 1) <= part * rated.sum()))
+    order = able[np.lexsort((lost[able], -kept[able], lost[able] > 0))]
     return order[: max(quota, int((lost[order] == 0).sum()))]
