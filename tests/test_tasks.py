@@ -121,6 +121,15 @@ def test_episodes_are_sound(rated, support, query, seed):
     jax.tree.map(np.testing.assert_array_equal, episodes, again)
 
 
+def test_raters_of_two_songs_are_tested_both_ways():
+    corpus = corpus_of({"a": [0, 1], "b": [1, 2], "c": [0, 2]}, min_songs=2)
+    episodes = fixed_episodes(corpus, support=1, episodes=2, query=1, seed=0)
+    assert len(episodes.annotator) == 6 and episodes.tested.all()
+    pairs = zip(episodes.support[:, 0].tolist(), episodes.query[:, 0].tolist(), strict=True)
+    ways = set(pairs)
+    assert len(ways) == 6 and ways == {(query, support) for support, query in ways}
+
+
 def test_scaling_is_of_the_training_songs_and_leaves_no_constant():
     corpus = corpus_of({"a": [0, 1], "b": [0, 1]})
     embedding = np.array(corpus.tables.embedding)
