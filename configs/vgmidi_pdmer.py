@@ -28,7 +28,7 @@ def get_config():
     config.tasks.query = 1
     config.tasks.meta_batch = 24
 
-    config.population.steps = 500
+    config.population.steps = 800
     config.population.validate_every = 50
     config.meta.steps = 120
     config.meta.validate_every = 30
