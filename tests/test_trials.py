@@ -193,7 +193,7 @@ def small():
     experiment = experiment_from_config(config.to_dict())
     image = experiment.audio.image
     variables = initialize(experiment.model, jax.random.key(0), image, WIDTH)
-    weights = Weights(variables["params"], variables.get("statistics", {}))
+    weights = Weights(variables["params"], variables.get("statistics", {}), {})
     return experiment, weights, corpus_of(image=image)
 
 
@@ -202,7 +202,7 @@ def test_adapting_by_no_step_predicts_what_the_model_does(small, protocol):
     """Chunks, rounds of windows and gathering change nothing: K = 0 equals one set of weights."""
     experiment, weights, corpus = small
     trial = make_trial(experiment, corpus, "test", protocol)
-    still = dataclasses.replace(experiment.inner, steps=0)
+    still = experiment.inner.without_steps()
     predict = make_predictor(experiment.model, still, chunk=4)
     curves, losses = predict(weights, trial, trial.episodes.support)
     plain = spliced(predict_windows(experiment.model, weights, trial), trial.reading)
