@@ -21,7 +21,7 @@ _CACHE = flags.DEFINE_string("compile_cache", "data/compiled", "Folder of compil
 
 def main(argv: list[str]) -> None:
     # JAX starts with these imports: a mistake on the command line is told before.
-    from dsaml_jax.evaluation.protocol import ROW_ORDER
+    from dsaml_jax.evaluation.rows import ROW_ORDER
     from dsaml_jax.experiment import experiment_from_config
     from dsaml_jax.preparation.summary import prepare
     from dsaml_jax.run import run
@@ -42,9 +42,9 @@ def main(argv: list[str]) -> None:
         print(prepare(experiment, path))
         return
     workdir = open_workdir(path, experiment, fresh=_MODE.value == "train")
-    results = run(experiment, workdir, _MODE.value)
-    print(results.to_markdown(ROW_ORDER))
-    print(f"\nEverything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl.")
+    for name, results in run(experiment, workdir, _MODE.value).items():
+        print(f"{name.replace('_', '-')} test\n\n{results.to_markdown(ROW_ORDER)}\n")
+    print(f"Everything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl.")
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from dsaml_jax import DSAMLConfig
 from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.datasets.filters import RatingFilter
+from dsaml_jax.datasets.splits import SplitRules
 
 
 def get_config() -> ConfigDict:
@@ -24,7 +25,10 @@ def get_config() -> ConfigDict:
     config.data.strict = False
     # Ratings that hardly move, and annotators of 15 songs or fewer, are left out (real data sets).
     config.data.filters = ConfigDict(dataclasses.asdict(RatingFilter()))
+    config.data.labels = "personal"
+    config.data.split = ConfigDict(dataclasses.asdict(SplitRules()))
     config.data.min_songs = 16
+    config.data.validation_min_songs = 2
     config.data.builder = ConfigDict()
     config.data.embedding_weights = ""
     config.data.processes = 0
@@ -67,7 +71,11 @@ def get_config() -> ConfigDict:
     config.meta.validate_every = 100
     config.meta_from_population = False
 
+    # Songs longer than a clip: windows every 5 (arousal) and every 1 (valence) segments.
     config.evaluation = ConfigDict()
+    config.evaluation.protocols = ("cross_song",)
+    config.evaluation.whole_songs = True
+    config.evaluation.hops = (5, 1)
     config.evaluation.episodes = 4
     config.evaluation.query = 15
     config.evaluation.chunk = 4

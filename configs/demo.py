@@ -7,6 +7,7 @@ def get_config():
     config = base.get_config()
     config.data.min_songs = 5
     config.data.processes = 1  # sooner done than further processes are started
+    config.data.validation_min_songs = 5
     config.data.builder = dict(
         train_songs=400,
         train_annotators=280,
@@ -52,6 +53,7 @@ def get_config():
     config.meta.validate_every = 50
     config.meta_from_population = True
 
+    config.evaluation.whole_songs = False  # 62 segments are rated: the last two would cost most
     config.evaluation.query = 8
     config.evaluation.episodes = 3
     config.evaluation.chunk = 32

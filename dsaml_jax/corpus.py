@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsaml_jax.audio.features import Features
+from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
 from dsaml_jax.objective import Batch
@@ -54,22 +54,44 @@ class Tables(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """One split.
+    """One split: N songs, R ratings. What is NumPy here is for evaluation, on the host.
 
     Attributes:
-      tables: its arrays.
-      song_ids, annotator_ids: names of the tables' rows.
-      noise_free: [R, S, 2], what simulated annotators perceive before noise; None for real people.
+      tables: its first clips, to train on.
+      song_ids, annotator_ids: names of the tables' rows. With consensus labels there is one
+        annotator, `EVERYONE`.
+      features: of each song whole, n >= S segments; () where songs are known by their first clips
+        alone, which are in `tables`.
+      curve, valid: [R, L, 2] and [R, L], the ratings over the L segments of the longest song, of
+        first clips L = S.
+      noise_free: [R, L, 2], what simulated annotators perceived before noise; None for real people.
+      heard_by: of each song, the ratings of all people in the data set, whatever their split.
       left_out: annotators without enough songs: {annotator id: number of songs}.
     """
 
     tables: Tables
     song_ids: tuple[str, ...]
     annotator_ids: tuple[str, ...]
+    features: tuple[SongFeatures, ...]
+    curve: np.ndarray
+    valid: np.ndarray
     noise_free: np.ndarray | None
+    heard_by: tuple[tuple[Rating, ...], ...]
     left_out: dict[str, int]
 
+    @property
+    def segments(self) -> int:
+        """S, segments in a clip."""
+        return self.tables.log_mel.shape[1]
+
+    @property
+    def is_consensus(self) -> bool:
+        """Whether the ratings are everyone's mean instead of people's own."""
+        return self.annotator_ids == (EVERYONE,)
+
     def __str__(self) -> str:
+        if self.is_consensus:
+            return f"{len(self.song_ids)} songs, rated by everyone together"
         text = (
             f"{len(self.song_ids)} songs, {len(self.annotator_ids)} annotators, "
             f"{len(self.tables.song_of)} ratings"
@@ -83,7 +105,7 @@ class Corpus:
 
 
 class Scaling(NamedTuple):
-    """Mean and standard deviation [G] of the training songs' embeddings."""
+    """Mean and standard deviation [G] of the training clips' embeddings."""
 
     mean: np.ndarray
     deviation: np.ndarray
@@ -98,96 +120,130 @@ class Scaling(NamedTuple):
 
     def apply(self, corpus: Corpus) -> Corpus:
         """The corpus with embeddings of training mean 0 and deviation 1."""
-        tables = corpus.tables
-        scaled = (tables.embedding - self.mean) / self.deviation
-        return dataclasses.replace(corpus, tables=tables._replace(embedding=jnp.asarray(scaled)))
+        embedding = jnp.asarray(self._scaled(corpus.tables.embedding))
+        return dataclasses.replace(
+            corpus,
+            tables=corpus.tables._replace(embedding=embedding),
+            features=tuple(
+                song._replace(embeddings=self._scaled(song.embeddings)) for song in corpus.features
+            ),
+        )
+
+    def _scaled(self, embedding):
+        return (embedding - self.mean) / self.deviation
 
 
 def build_corpus(
     songs: Sequence[Song],
-    features: Sequence[Features],
+    features: Iterable[SongFeatures],
     *,
+    segments: int,
     min_songs: int,
     source: str,
+    labels: str = "personal",
+    whole_songs: bool = False,
+    heard_by: Mapping[str, Sequence[Rating]] | None = None,
 ) -> Corpus:
-    """Stacks the songs' features and indexes their personal ratings.
+    """Stacks the songs' features and indexes their ratings.
 
-    Ratings by `EVERYONE` are aggregates, not people, and do not become tasks. Curves are cut to the
-    clip's S segments; where they are shorter, `valid` is False.
+    With personal labels, ratings by `EVERYONE` are aggregates, not people, and do not become tasks;
+    with consensus labels only they count. Curves are cut to what there are features of; where they
+    are shorter, `valid` is False.
 
     Args:
       songs: of one split.
-      features: of each song's clip, which starts with its ratings.
-      min_songs: annotators with fewer songs are left out, and counted.
+      features: of each song, in the same order; taken one at a time, since they may be large.
+      segments: S of a clip.
+      min_songs: annotators with fewer songs are left out, and counted; of personal labels.
       source: name of the split, for messages.
+      labels: "personal" or "consensus".
+      whole_songs: keep all features of the songs, instead of those of their first clips.
+      heard_by: {song id: ratings of all people}; by default those of `songs`.
 
     Raises:
       UserError: a rating is not finite, an annotator rates a song twice, or nobody is left.
     """
+    features = [song if whole_songs else _first_clip(song, segments) for song in features]
     rated = []
     for i, song in enumerate(songs):
-        personal = [rating for rating in song.ratings if rating.annotator_id != EVERYONE]
-        names = Counter(rating.annotator_id for rating in personal)
-        for name, times in names.items():
-            if times > 1:
-                raise UserError(
-                    f"{source}: annotator {name} rates song {song.song_id} {times} times; "
-                    "keep one rating."
-                )
-        for rating in personal:
-            _check_finite(song, rating, source)
-        rated += [(i, rating) for rating in personal]
+        chosen = [r for r in song.ratings if (r.annotator_id == EVERYONE) == (labels != "personal")]
+        _check(song, chosen, source)
+        rated += [(i, rating) for rating in chosen]
     activity = Counter(rating.annotator_id for _, rating in rated)
-    annotator_ids = tuple(sorted(name for name, n in activity.items() if n >= min_songs))
-    left_out = {name: n for name, n in sorted(activity.items()) if n < min_songs}
+    least = min_songs if labels == "personal" else 1
+    annotator_ids = tuple(sorted(name for name, n in activity.items() if n >= least))
     if not annotator_ids:
         raise UserError(
-            f"{source}: none of {len(activity)} annotators has rated data.min_songs = {min_songs} "
-            f"songs (the most active rated {max(activity.values(), default=0)}); lower it."
+            f"{source}: none of {len(activity)} annotators has rated {least} songs (the most "
+            f"active rated {max(activity.values(), default=0)}); lower data.min_songs, of "
+            "validation data.validation_min_songs."
         )
     index = {name: i for i, name in enumerate(annotator_ids)}
     kept = [(song, rating) for song, rating in rated if rating.annotator_id in index]
-    segments = features[0].log_mel.shape[0]
-    annotator_of = np.array([index[rating.annotator_id] for _, rating in kept], np.int32)
-    curve = np.stack([_fit(rating.curve, segments) for _, rating in kept])
+    longest = max(len(song.log_mel) for song in features)
+    fitted = np.stack([_fit(r.curve, len(features[i].log_mel), longest) for i, r in kept])
+    curve, valid = np.nan_to_num(fitted), np.isfinite(fitted).all(-1)
     noise_free = None
     if all(rating.noise_free is not None for _, rating in kept):
         noise_free = np.nan_to_num(
-            np.stack([_fit(rating.noise_free, segments) for _, rating in kept])
+            np.stack([_fit(r.noise_free, longest, longest) for _, r in kept])
         )
+    annotator_of = np.array([index[rating.annotator_id] for _, rating in kept], np.int32)
     ratings_of, counts = _by_annotator(annotator_of, len(annotator_ids))
     tables = Tables(
-        log_mel=np.stack([each.log_mel for each in features]),
-        embedding=np.stack([each.embedding for each in features]),
-        curve=np.nan_to_num(curve),
-        valid=np.isfinite(curve).all(-1),
+        log_mel=np.stack([each.log_mel[:segments] for each in features]),
+        embedding=np.stack([each.embeddings[0] for each in features]),
+        curve=curve[:, :segments],
+        valid=valid[:, :segments],
         song_of=np.array([song for song, _ in kept], np.int32),
         annotator_of=annotator_of,
         ratings_of=ratings_of,
         counts=counts,
     )
+    people = {song.song_id: song.ratings for song in songs} if heard_by is None else heard_by
     return Corpus(
         jax.tree.map(jnp.asarray, tables),
         tuple(song.song_id for song in songs),
         annotator_ids,
+        tuple(features) if whole_songs else (),
+        curve,
+        valid,
         noise_free,
-        left_out,
+        tuple(
+            tuple(r for r in people[song.song_id] if r.annotator_id != EVERYONE) for song in songs
+        ),
+        {name: n for name, n in sorted(activity.items()) if n < least},
     )
 
 
-def _check_finite(song: Song, rating: Rating, source: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(rating.curve).all(-1))
-    if len(bad):
-        raise UserError(
-            f"{source}: the rating of song {song.song_id} by annotator {rating.annotator_id} is "
-            f"not a number at row {bad[0]} (and {len(bad) - 1} more); correct or remove it."
-        )
+def _check(song: Song, ratings: Sequence[Rating], source: str) -> None:
+    names = Counter(rating.annotator_id for rating in ratings)
+    for name, times in names.items():
+        if times > 1:
+            raise UserError(
+                f"{source}: annotator {name} rates song {song.song_id} {times} times; "
+                "keep one rating."
+            )
+    for rating in ratings:
+        bad = np.flatnonzero(~np.isfinite(rating.curve).all(-1))
+        if len(bad):
+            raise UserError(
+                f"{source}: the rating of song {song.song_id} by annotator {rating.annotator_id} "
+                f"is not a number at row {bad[0]} (and {len(bad) - 1} more); correct or remove it."
+            )
 
 
-def _fit(curve: np.ndarray, segments: int) -> np.ndarray:
-    """The curve cut to [segments, 2], or filled up with NaN."""
-    cut = curve[:segments].astype(np.float32)
-    return np.pad(cut, ((0, segments - len(cut)), (0, 0)), constant_values=np.nan)
+def _first_clip(song: SongFeatures, segments: int) -> SongFeatures:
+    # Copies: a view would keep the whole song in memory.
+    return SongFeatures(
+        song.log_mel[:segments].copy(), song.embeddings[:1].copy(), song.starts[:1].copy()
+    )
+
+
+def _fit(curve: np.ndarray, held: int, length: int) -> np.ndarray:
+    """The first `held` values of a curve, as [length, 2] filled up with NaN."""
+    cut = curve[:held].astype(np.float32)
+    return np.pad(cut, ((0, length - len(cut)), (0, 0)), constant_values=np.nan)
 
 
 def _by_annotator(annotator_of: np.ndarray, annotators: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import os
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 
-from tqdm import tqdm
-
-from dsaml_jax.audio.config import AudioConfig
-from dsaml_jax.audio.features import Features, clip_features
 from dsaml_jax.corpus import Corpus, Scaling, build_corpus
-from dsaml_jax.datasets import schema, synthetic
+from dsaml_jax.datasets import ratings
+from dsaml_jax.datasets.schema import EVERYONE, Song
+from dsaml_jax.datasets.splits import SPLITS, Partition, split_people, split_songs
 from dsaml_jax.errors import UserError
 from dsaml_jax.experiment import Experiment
+from dsaml_jax.preparation import prepared_songs
 
 LOG = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation", "test")
+SPLIT_BY_MAKERS = ("synthetic", "deam")
+"""Data sets that say which songs are for testing; others are split at random."""
 
 
 def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
-    """Prepares the data set if need be, extracts features, and indexes the ratings by split.
+    """Prepares the data set if need be, splits it, and indexes songs and ratings by split.
 
+    Test songs are kept whole where `evaluation.whole_songs`, others to their first clip.
     Embeddings are scaled to the training songs' mean 0 and deviation 1.
 
     Raises:
-      UserError: a song or an annotator is in two splits, or `build_corpus` refuses one.
+      UserError: as preparation does; there are too few songs to split; or `build_corpus` refuses
+        a split.
     """
     data = experiment.data
-    builder = synthetic.prepare(data.prepared, synthetic.builder_config("run", **data.builder))
+    prepared = prepared_songs(experiment)
+    partition = partition_of(experiment, prepared.splits)
+    LOG.info("%s", partition)
+    heard_by = {song.song_id: song.ratings for song in prepared.songs}
     corpora = {}
     for split in SPLITS:
-        songs = [schema.decode(each) for each in builder.as_data_source(split=split)]
+        songs = partition.songs[split]
         corpora[split] = build_corpus(
             songs,
-            _extract_all(songs, experiment.audio, split),
-            min_songs=data.min_songs,
+            (prepared.features[song.song_id] for song in songs),
+            segments=experiment.audio.segments,
+            min_songs=data.validation_min_songs if split == "validation" else data.min_songs,
             source=f"{data.name}, {split}",
+            labels=data.labels,
+            whole_songs=split == "test" and experiment.evaluation.whole_songs,
+            heard_by=heard_by,
         )
         LOG.info("%s: %s", split, corpora[split])
     check_disjoint(corpora)
@@ -46,24 +54,42 @@ def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
     return {split: scaling.apply(corpus) for split, corpus in corpora.items()}
 
 
+def partition_of(experiment: Experiment, splits: Mapping[str, Iterable[Song]]) -> Partition:
+    """Which songs and ratings the run trains on, is chosen by, and is tested on.
+
+    Args:
+      experiment: whose labels, data set and split rules count.
+      splits: songs by the data set's own splits.
+    """
+    data = experiment.data
+    made = {song.song_id: split for split, songs in splits.items() for song in songs}
+    songs = [song for each in splits.values() for song in each]
+    released = (lambda song: made[song.song_id]) if data.name in SPLIT_BY_MAKERS else None
+    if data.labels == "personal":
+        return split_people(songs, data.split, released)
+    return split_songs([_with_consensus(song) for song in songs], data.split, released)
+
+
 def check_disjoint(corpora: dict[str, Corpus]) -> None:
-    """Raises UserError where splits share a song or an annotator."""
+    """Raises UserError where splits share a song or, of personal labels, an annotator."""
     seen: dict[str, str] = {}
     for split, corpus in corpora.items():
-        for kind, names in (("song", corpus.song_ids), ("annotator", corpus.annotator_ids)):
+        people = () if corpus.is_consensus else corpus.annotator_ids
+        for kind, names in (("song", corpus.song_ids), ("annotator", people)):
             for name in names:
                 other = seen.setdefault(f"{kind} {name}", split)
                 if other != split:
                     raise UserError(f"{kind} {name} is in both {other} and {split}; remove one.")
 
 
-def _extract_all(songs: list[schema.Song], audio: AudioConfig, split: str) -> list[Features]:
-    """Features of every song's clip, on all cores (FFTs release the interpreter lock)."""
+def _with_consensus(song: Song) -> Song:
+    """The song with a rating by everyone: the data set's own, else the mean of its raters.
 
-    def extract(song: schema.Song) -> Features:
-        return clip_features(song.waveform, song.sample_rate, song.ratings_start_s, audio)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(extract, songs)
-        quiet = not sys.stderr.isatty()
-        return list(tqdm(found, f"features, {split}", len(songs), unit="song", disable=quiet))
+    Simulated songs have a true curve too, from which the raters' mean differs by noise.
+    """
+    if not song.ratings or any(rating.annotator_id == EVERYONE for rating in song.ratings):
+        return song
+    mean = ratings.consensus(song.ratings)
+    if song.population is not None:
+        mean = dataclasses.replace(mean, noise_free=song.population[: len(mean.curve)])
+    return dataclasses.replace(song, ratings=(*song.ratings, mean))

@@ -12,12 +12,16 @@ import optax
 
 from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.datasets.filters import RatingFilter
+from dsaml_jax.datasets.schema import DIMENSIONS
+from dsaml_jax.datasets.splits import SplitRules
 from dsaml_jax.errors import UserError, at_least, one_of
 from dsaml_jax.inner import InnerConfig, outer_optimizer
 from dsaml_jax.model.config import DSAMLConfig
 from dsaml_jax.optimizers import OptimizerConfig
 
 DATASETS = ("synthetic", "deam", "pmemo", "merp", "vgmidi")
+LABELS = ("personal", "consensus")
+PROTOCOLS = ("cross_song", "same_song")
 
 DECAYS = ("constant", "cosine")
 """The outer rate stays as it is, or falls to 0 along half a cosine (Loshchilov & Hutter 2017)."""
@@ -33,7 +37,11 @@ class DataConfig:
       prepared: folder for prepared data and features; may be shared by experiments.
       strict: every fault of the data set is an error, instead of being noted and passed over.
       filters: which ratings are good enough; of real data sets only.
-      min_songs: annotators with fewer songs in a split are left out of it.
+      labels: "personal", each annotator's ratings, for annotator tasks; or "consensus", the ratings
+        of everyone averaged, for one model that is the same for all (supervised training).
+      split: how songs and annotators are split where the data set does not say it itself.
+      min_songs: annotators with fewer songs in a split are left out of it; of personal labels.
+      validation_min_songs: the same of the validation split, which is a small part of training.
       builder: fields of the data set's reader or, of the synthetic one, of its settings.
       embedding_weights: file of ImageBind's weights, `imagebind_huge.pth` or what
         `convert_imagebind` made of it; needed where `audio.embedding` is one of ImageBind's.
@@ -46,7 +54,10 @@ class DataConfig:
     prepared: str
     strict: bool
     filters: RatingFilter
+    labels: str
+    split: SplitRules
     min_songs: int
+    validation_min_songs: int
     builder: Mapping[str, Any]
     embedding_weights: str
     processes: int
@@ -54,6 +65,7 @@ class DataConfig:
 
     def __post_init__(self):
         one_of("data.name", self.name, DATASETS)
+        one_of("data.labels", self.labels, LABELS)
         at_least("data.min_songs", self.min_songs, 1)
         at_least("data.processes", self.processes, 0)
         for name in ("least_deviation", "more_songs_than"):
@@ -64,6 +76,7 @@ class DataConfig:
                 f"data.root is missing; give the folder that holds {self.name}: "
                 "--config.data.root=DIR."
             )
+        at_least("data.validation_min_songs", self.validation_min_songs, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,14 +127,25 @@ class StageConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """Attributes:
-    episodes: tasks of each annotator (disjoint supports).
-    query: songs that each is tested on, at most.
-    chunk: tasks computed at once; memory only.
-    resamples: of the bootstrap.
-    figures: listeners to draw.
+    """How the test split is evaluated; validation is always cross-song, of first clips.
+
+    Attributes:
+      protocols: of `PROTOCOLS`, each giving a table. "cross_song": adapted on whole songs' first
+        clips, tested on other songs. "same_song": adapted on the first clip of a long song, tested
+        on the rest of that song (the release's for DEAM). Consensus labels know no protocol.
+      whole_songs: test songs are predicted from the first rated segment to the last, instead of
+        their first clip alone.
+      hops: segments between the windows of a whole song, for (arousal, valence).
+      episodes: tasks of each annotator (disjoint supports).
+      query: songs that each is tested on, at most.
+      chunk: tasks computed at once; memory only.
+      resamples: of the bootstrap.
+      figures: listeners to draw.
     """
 
+    protocols: tuple[str, ...]
+    whole_songs: bool
+    hops: tuple[int, ...]
     episodes: int
     query: int
     chunk: int
@@ -129,6 +153,22 @@ class EvaluationConfig:
     figures: int
 
     def __post_init__(self):
+        if not self.protocols:
+            raise UserError(f"evaluation.protocols is empty; give some of {', '.join(PROTOCOLS)}.")
+        for name in self.protocols:
+            one_of("evaluation.protocols", name, PROTOCOLS)
+        if "same_song" in self.protocols and not self.whole_songs:
+            raise UserError(
+                "evaluation.protocols has same_song, which tests on the rest of a song; set "
+                "evaluation.whole_songs."
+            )
+        if len(self.hops) != len(DIMENSIONS):
+            raise UserError(
+                f"evaluation.hops is {self.hops}; expected one number for each of "
+                f"{', '.join(DIMENSIONS)}."
+            )
+        for hop in self.hops:
+            at_least("evaluation.hops", hop, 1)
         for name in ("episodes", "query", "chunk", "resamples"):
             at_least(f"evaluation.{name}", getattr(self, name), 1)
         at_least("evaluation.figures", self.figures, 0)
@@ -161,6 +201,17 @@ class Experiment:
                 f"audio.embedding is {self.audio.embedding!r}, but data.embedding_weights is "
                 "empty; give the path of imagebind_huge.pth (CC BY-NC 4.0: no commercial use), or "
                 "choose audio.embedding='statistics', which needs no weights."
+            )
+        for hop in self.evaluation.hops:
+            if hop > self.audio.segments:
+                raise UserError(
+                    f"evaluation.hops has {hop}; expected at most audio.segments = "
+                    f"{self.audio.segments}."
+                )
+        if self.data.labels == "consensus" and self.tasks.meta_batch != 1:
+            raise UserError(
+                f"tasks.meta_batch is {self.tasks.meta_batch}; with data.labels = consensus there "
+                "is one annotator, everyone: expected 1, and the batch as tasks.query."
             )
 
 

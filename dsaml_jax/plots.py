@@ -43,7 +43,8 @@ class ListenerCurves:
 
     Attributes:
       listener_id, song_id: for the title.
-      rating, population, adapted: [L, 2] (arousal, valence).
+      rating, population: [L, 2] (arousal, valence).
+      adapted: [L, 2]; None where nobody is adapted to.
       control: [L, 2], adapted on another listener's ratings; None to leave it out.
       valid: [L] bool; None if every frame is rated.
     """
@@ -52,7 +53,7 @@ class ListenerCurves:
     song_id: str
     rating: np.ndarray
     population: np.ndarray
-    adapted: np.ndarray
+    adapted: np.ndarray | None = None
     control: np.ndarray | None = None
     valid: np.ndarray | None = None
 
@@ -208,21 +209,24 @@ def _draw_listener(axis: Axes, listener: ListenerCurves, dimension: int) -> None
     if listener.control is not None:
         label = "adapted to another listener"
         draw(listener.control, label, color=GREEN, linewidth=1, linestyle=(0, (1, 1)))
-    draw(listener.adapted, "adapted to this listener", color=ORANGE, linewidth=2)
+    if listener.adapted is not None:
+        draw(listener.adapted, "adapted to this listener", color=ORANGE, linewidth=2)
     axis.axhline(0, color="#BBBBBB", linewidth=0.8, zorder=0)
 
 
 def _listener_title(listener: ListenerCurves) -> str:
     ccc = {}
     for name in ("population", "adapted"):
+        curves = getattr(listener, name)
+        if curves is None:
+            continue
         values = sequence_metrics(
-            getattr(listener, name)[None], listener.rating[None], _valid(listener)[None], name
+            curves[None], listener.rating[None], _valid(listener)[None], name
         )["ccc"].mean()
         ccc[name] = "undefined" if math.isnan(values) else f"{values:z.2f}"
-    return (
-        f"{_short(listener.listener_id)}\n{_short(listener.song_id)}\n"
-        f"CCC {ccc['population']}, adapted {ccc['adapted']}"
-    )
+    told = f"CCC {ccc['population']}"
+    told += f", adapted {ccc['adapted']}" if "adapted" in ccc else ""
+    return f"{_short(listener.listener_id)}\n{_short(listener.song_id)}\n{told}"
 
 
 def _short(name: str, longest: int = 24) -> str:

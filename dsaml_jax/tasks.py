@@ -104,14 +104,8 @@ def fixed_episodes(
       UserError: there is only one annotator, so that nobody can serve as the control.
     """
     tables = jax.device_get(corpus.tables)
-    if len(tables.counts) < 2:
-        raise UserError("Evaluation needs at least two annotators: one serves as control.")
-    rating_at = {
-        (song, annotator): rating
-        for rating, (song, annotator) in enumerate(
-            zip(tables.song_of.tolist(), tables.annotator_of.tolist(), strict=True)
-        )
-    }
+    _check_control(tables)
+    rating_at = _rating_at(tables)
     rows = []
     for annotator, count in enumerate(tables.counts):
         rng = np.random.default_rng([seed, annotator])
@@ -124,6 +118,44 @@ def fixed_episodes(
             others = np.pad(others, (0, query - len(others)), constant_values=others[0])
             rows.append((annotator, chosen, others, tested, control, same))
     return Episodes(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def same_song_episodes(corpus: Corpus, *, seed: int) -> Episodes:
+    """For every rating of a long song a task: its first clip is the support, its rest the query.
+
+    This is the DSAML release's test on DEAM. A song is long where the rating covers two clips (2 S
+    segments) or more. Query and support are the same rating here: what is tested is its part after
+    the first S segments (`evaluation.sequences`).
+
+    Raises:
+      UserError: no rating is that long, or there is only one annotator.
+    """
+    tables = jax.device_get(corpus.tables)
+    _check_control(tables)
+    rating_at = _rating_at(tables)
+    rows = []
+    for rating in np.flatnonzero(corpus.valid.sum(1) >= 2 * corpus.segments):
+        annotator = int(tables.annotator_of[rating])
+        rng = np.random.default_rng([seed, int(rating)])
+        chosen = np.array([rating])
+        control, same = _control(rng, tables, rating_at, annotator, chosen)
+        rows.append((annotator, chosen, chosen, np.array([True]), control, same))
+    if not rows:
+        raise UserError(
+            f"evaluation.protocols has same_song, but no test song is rated over two clips "
+            f"({2 * corpus.segments} segments); leave it out."
+        )
+    return Episodes(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def _check_control(tables: Tables) -> None:
+    if len(tables.counts) < 2:
+        raise UserError("Evaluation needs at least two annotators: one serves as control.")
+
+
+def _rating_at(tables: Tables) -> dict[tuple[int, int], int]:
+    pairs = zip(tables.song_of.tolist(), tables.annotator_of.tolist(), strict=True)
+    return {pair: rating for rating, pair in enumerate(pairs)}
 
 
 def _control(rng, tables: Tables, rating_at, annotator: int, support: np.ndarray):

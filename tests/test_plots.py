@@ -59,6 +59,13 @@ def test_listener_figure_without_control_with_gaps_flat_ratings_and_long_ids(tmp
     assert not shows(check(path), plots.GREEN)
 
 
+def test_listener_figure_where_nobody_is_adapted_to(tmp_path):
+    path = tmp_path / "songs.png"
+    plots.listener_figure(path, [listener(0, adapted=None, control=None)])
+    pixels = check(path)
+    assert shows(pixels, plots.SKY) and not shows(pixels, plots.ORANGE)
+
+
 def test_learning_curves_read_the_log_and_pass_over_gaps(tmp_path):
     history = [{"step": i, "train/loss": 2 - i / 100, "train/score": i / 100} for i in range(100)]
     history += [

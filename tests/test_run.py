@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from dsaml_jax.errors import UserError
-from dsaml_jax.evaluation.protocol import ROW_ORDER
+from dsaml_jax.evaluation.rows import ROW_ORDER
 from dsaml_jax.experiment import experiment_from_config
-from dsaml_jax.run import restore, run
+from dsaml_jax.run import run
+from dsaml_jax.stages import restore
 from dsaml_jax.workdir import open_workdir
 from tests import tiny
 
@@ -39,7 +40,7 @@ def finished(tmp_path_factory, prepared):
     tiny_experiment = experiment(prepared)
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     workdir = open_workdir(folder, tiny_experiment, fresh=True)
-    return workdir, run(tiny_experiment, workdir, "train")
+    return workdir, run(tiny_experiment, workdir, "train")["cross_song"]
 
 
 def test_results_have_every_row_and_no_nan(finished):
@@ -82,7 +83,7 @@ def test_workdir_tells_what_was_run(finished):
 def test_evaluation_again_gives_the_same_results(finished, prepared):
     workdir, results = finished
     before = (workdir / "results.json").read_text()
-    again = run(experiment(prepared), workdir, "evaluate")
+    again = run(experiment(prepared), workdir, "evaluate")["cross_song"]
     assert again.to_json() == results.to_json()
     assert (workdir / "results.json").read_text() == before
 

@@ -95,6 +95,33 @@ def test_table_has_a_line_a_row_in_order_and_says_which_way_is_better(results):
     assert reversed_order.index("\n| oracle") < reversed_order.index("\n| adapted ")
 
 
+def test_songs_can_be_the_unit_and_any_row_the_reference():
+    given = experiment()
+    given["predictions"].pop("adapted")
+    found = tables.compare(**given, seed=0, resamples=100, unit="songs", reference="population")
+    assert found.counts == {"songs": 12, "sequences": 36}
+    assert set(found.differences) == {"constant", "oracle", "extra"}
+    expected = found.rows["population"]["ccc"] - found.rows["oracle"]["ccc"]
+    assert found.differences["oracle"]["ccc"].mean == pytest.approx(expected)
+    text = found.to_markdown()
+    assert "Means over 12 songs" in text and "population − row, CCC" in text
+    assert "annotators" not in text and "adapted" not in text
+
+
+def test_the_means_have_a_table_of_their_intervals(results):
+    lines = results.intervals_to_markdown(["oracle"]).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:4]] == [
+        "row",
+        "CCC, arousal",
+        "CCC, valence",
+    ]
+    found = results.intervals["oracle"]["ccc_arousal"]
+    assert lines[2].startswith(
+        f"| oracle     | {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    )
+    assert len(lines) == 2 + len(results.rows) and len({len(line) for line in lines}) == 1
+
+
 def test_one_annotator_has_means_and_no_interval():
     given = experiment(annotators=1, songs=4)
     found = tables.compare(**given, seed=0, resamples=100)

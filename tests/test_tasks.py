@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsaml_jax.audio.features import Features
+from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.corpus import Scaling, build_corpus
 from dsaml_jax.data import check_disjoint
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
@@ -38,10 +38,14 @@ def corpus_of(rated: dict[str, list[int]], songs: int = 9, min_songs: int = 1, s
         for i in range(songs)
     ]
     features = [
-        Features(np.full((SEGMENTS, 3, 2), i, np.float32), rng.normal(size=5).astype(np.float32))
+        SongFeatures(
+            np.full((SEGMENTS, 3, 2), i, np.float32),
+            rng.normal(size=(1, 5)).astype(np.float32),
+            np.zeros(1, int),
+        )
         for i in range(songs)
     ]
-    return build_corpus(made, features, min_songs=min_songs, source="here")
+    return build_corpus(made, features, segments=SEGMENTS, min_songs=min_songs, source="here")
 
 
 RATED = st.dictionaries(
@@ -117,6 +121,15 @@ def test_episodes_are_sound(rated, support, query, seed):
     jax.tree.map(np.testing.assert_array_equal, episodes, again)
 
 
+def test_raters_of_two_songs_are_tested_both_ways():
+    corpus = corpus_of({"a": [0, 1], "b": [1, 2], "c": [0, 2]}, min_songs=2)
+    episodes = fixed_episodes(corpus, support=1, episodes=2, query=1, seed=0)
+    assert len(episodes.annotator) == 6 and episodes.tested.all()
+    pairs = zip(episodes.support[:, 0].tolist(), episodes.query[:, 0].tolist(), strict=True)
+    ways = set(pairs)
+    assert len(ways) == 6 and ways == {(query, support) for support, query in ways}
+
+
 def test_scaling_is_of_the_training_songs_and_leaves_no_constant():
     corpus = corpus_of({"a": [0, 1], "b": [0, 1]})
     embedding = np.array(corpus.tables.embedding)
@@ -138,11 +151,13 @@ def test_bad_ratings_are_refused_by_name():
     curve = np.zeros((SEGMENTS, 2), np.float32)
     broken = curve.copy()
     broken[2, 1] = np.nan
-    feature = Features(np.zeros((SEGMENTS, 3, 2), np.float32), np.zeros(5, np.float32))
+    feature = SongFeatures(
+        np.zeros((SEGMENTS, 3, 2), np.float32), np.zeros((1, 5), np.float32), np.zeros(1, int)
+    )
 
     def build(*ratings):
         song = Song("song 7", 10.0, 0.0, ratings)
-        return build_corpus([song], [feature], min_songs=1, source="here")
+        return build_corpus([song], [feature], segments=SEGMENTS, min_songs=1, source="here")
 
     with pytest.raises(UserError, match="song 7 by annotator a is not a number at row 2"):
         build(Rating("a", broken))

@@ -6,6 +6,7 @@ from configs import demo
 def get_config():
     config = demo.get_config()
     config.data.min_songs = 3
+    config.data.validation_min_songs = 3
     config.data.builder = dict(
         train_songs=6,
         validation_songs=4,

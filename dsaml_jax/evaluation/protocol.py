@@ -1,19 +1,8 @@
-"""The protocol: adapt to each listener on one song, predict the listener's other songs.
-
-Every way of predicting (a row of the table) sees the same sequences:
-
-    constant        the training ratings' mean, whatever the song
-    population      the population model, the same for everybody
-    shifted         population, moved by its mean error on the support
-    unadapted       the meta-learned weights as they are
-    fine_tuned      the population model after the same inner loop on the support
-    wrong_listener  the meta-learned weights, adapted to ANOTHER annotator of the support's songs
-    adapted         the meta-learned weights, adapted to the support
-    oracle          what the listener perceives before rating noise; simulated listeners only
-"""
+"""A trial: what is tested, on which episodes, and how a model predicts it, adapted or not."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,22 +12,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsaml_jax.corpus import Corpus, Tables
+from dsaml_jax.evaluation.sequences import Sequences, of_episodes, of_songs
+from dsaml_jax.evaluation.windows import (
+    Reading,
+    Sound,
+    reading_of,
+    sound_of,
+    spliced,
+    windows_of,
+)
+from dsaml_jax.experiment import Experiment
 from dsaml_jax.inner import InnerConfig
 from dsaml_jax.meta import Learner, adapt
 from dsaml_jax.model import DSAML, DSAMLConfig
 from dsaml_jax.objective import dsaml_problem
-from dsaml_jax.tasks import Episodes
+from dsaml_jax.tasks import Episodes, check_support, fixed_episodes, same_song_episodes
 
-ROW_ORDER = (
-    "constant",
-    "population",
-    "shifted",
-    "fine_tuned",
-    "unadapted",
-    "wrong_listener",
-    "adapted",
-    "oracle",
-)
+_WINDOWS = 8
+"""Windows of a task that are predicted at once, at most."""
 
 
 class Weights(NamedTuple):
@@ -55,51 +46,92 @@ class Weights(NamedTuple):
     rates: Any
 
 
-class Sequences(NamedTuple):
-    """All tested sequences, flat: M of them, of S segments.
-
-    Attributes:
-      episode: [M], index into `Episodes`.
-      rating: [M], index into the corpus.
-      annotator: [M].
-      curve: [M, S, 2], the rating.
-      valid: [M, S].
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """Attributes:
+    corpus: of the split.
+    episodes: who is adapted to, on what; None with consensus labels.
+    sequences: what is tested.
+    sound, reading: what is heard, and in which windows.
     """
 
-    episode: np.ndarray
-    rating: np.ndarray
-    annotator: np.ndarray
-    curve: np.ndarray
-    valid: np.ndarray
+    corpus: Corpus
+    episodes: Episodes | None
+    sequences: Sequences
+    sound: Sound
+    reading: Reading
 
 
-def tested_sequences(corpus: Corpus, episodes: Episodes) -> Sequences:
-    """Every (episode, query) that is tested, in the order of the episodes."""
-    episode, place = np.nonzero(episodes.tested)
-    rating = episodes.query[episode, place]
-    return Sequences(
-        episode,
-        rating,
-        episodes.annotator[episode],
-        np.asarray(corpus.tables.curve)[rating],
-        np.asarray(corpus.tables.valid)[rating],
-    )
+def make_trial(
+    experiment: Experiment, corpus: Corpus, source: str, protocol: str = "cross_song"
+) -> Trial:
+    """The trial that a config asks for on one split.
+
+    With consensus labels every song is tested once, whatever the protocol. With personal ones:
+      "cross_song": adapted on the first clip of each support song, tested on other songs.
+      "same_song": adapted on the first clip of a long song, tested on the rest of that song.
+
+    Raises:
+      UserError: the split has too few songs or annotators for it; `source` names the split.
+    """
+    tasks, evaluation = experiment.tasks, experiment.evaluation
+    if corpus.is_consensus:
+        episodes, sequences = None, of_songs(corpus)
+    elif protocol == "same_song":
+        episodes = same_song_episodes(corpus, seed=experiment.seed)
+        sequences = of_episodes(corpus, episodes, first=corpus.segments)
+    else:
+        check_support(corpus, support=tasks.support, source=source)
+        episodes = fixed_episodes(
+            corpus,
+            support=tasks.support,
+            episodes=evaluation.episodes,
+            query=evaluation.query,
+            seed=experiment.seed,
+        )
+        sequences = of_episodes(corpus, episodes)
+    reading = reading_of(corpus, sequences, evaluation.hops)
+    return Trial(corpus, episodes, sequences, sound_of(corpus), reading)
 
 
-Predictor = Callable[[Weights, Corpus, np.ndarray, Episodes], tuple[np.ndarray, np.ndarray]]
+def predict_windows(
+    model: DSAMLConfig, weights: Weights, trial: Trial, batch: int = 32
+) -> np.ndarray:
+    """[U, S, 2]: what one set of weights predicts of every window of the trial."""
+    reading, count = trial.reading, len(trial.reading.at)
+    # The last batch is filled up with the first windows, so that one shape is compiled.
+    index = np.arange(-(-count // batch) * batch) % count
+    parts = [
+        jax.device_get(
+            _curves(
+                model, trial.corpus.segments, weights, trial.sound, reading.at[i], reading.row[i]
+            )
+        )
+        for i in index.reshape(-1, batch)
+    ]
+    return np.concatenate(parts)[:count]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _curves(model: DSAMLConfig, segments: int, weights: Weights, sound: Sound, at, row):
+    variables = {"params": weights.params, "statistics": weights.statistics}
+    return DSAML(model).apply(variables, *sound.window(at, row, segments)).curve
+
+
+Predictor = Callable[[Weights, Trial, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predictor:
-    """predict(weights, corpus, support [E, k], episodes) -> (curves [M, S, 2], losses [E, K + 1]).
+    """predict(weights, trial, support [E, k]) -> (curves [M, L, 2], losses [E, K + 1]).
 
     Adapts the weights to each episode's `support` ratings with `inner` (K may be 0), at their
     learned rates, if any, and predicts what it tests. Deterministic: dropout is off. `losses` is
-    the support loss before each step and after the last. Compiled once for a shape; `chunk`
-    episodes are computed at a time.
+    the support loss before each step and after the last. `chunk` episodes are computed at a time,
+    and up to `_WINDOWS` windows of each.
     """
     problem, loop = dsaml_problem(model, train=False), inner.loop()
 
-    def one(weights: Weights, tables: Tables, support, query):
+    def adapt_one(weights: Weights, tables: Tables, support):
         key = jax.random.key(0)  # nothing is random here
         batch = tables.batch(support, weights.statistics)
         learner = Learner(weights.params, weights.rates)
@@ -107,65 +139,44 @@ def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predic
             problem.loss, loop, learner, batch, key, prepare=problem.prepare, exact_steps=0
         )
         last = problem.loss(adapted.params, batch, key)
-        clips = tables.batch(query, weights.statistics)
-        variables = {"params": adapted.params, "statistics": weights.statistics}
-        output = DSAML(model).apply(variables, clips.log_mel, clips.embedding)
-        return output.curve, jnp.append(adapted.losses, last)
+        return adapted.params, jnp.append(adapted.losses, last)
 
-    many = jax.jit(jax.vmap(one, in_axes=(None, None, 0, 0)))
+    def curves(segments: int, params, statistics, sound: Sound, at, row):
+        return _curves(model, segments, Weights(params, statistics, {}), sound, at, row)
 
-    def predict(weights, corpus, support, episodes):
-        count = len(support)
-        # The last chunk is filled up with its first episode, so that one shape is compiled.
-        index = np.arange(-(-count // chunk) * chunk) % count
-        parts = [
-            jax.device_get(many(weights, corpus.tables, support[rows], episodes.query[rows]))
-            for rows in index.reshape(-1, chunk)
-        ]
-        curves, losses = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
-        return curves[np.nonzero(episodes.tested)], losses
-
-    return predict
+    adapt_many = jax.jit(jax.vmap(adapt_one, in_axes=(None, None, 0)))
+    curves_many = jax.jit(jax.vmap(curves, in_axes=(None, 0, None, None, 0, 0)), static_argnums=0)
+    return functools.partial(_predict, adapt_many, curves_many, chunk)
 
 
-def predict_songs(model: DSAMLConfig, weights: Weights, tables: Tables, chunk: int) -> np.ndarray:
-    """[N, S, 2]: what one set of weights predicts of every song of the corpus."""
-    count = len(tables.log_mel)
-    index = np.arange(-(-count // chunk) * chunk) % count
-    parts = [
-        jax.device_get(_curves(model, weights, tables.log_mel[rows], tables.embedding[rows]))
-        for rows in index.reshape(-1, chunk)
-    ]
-    return np.concatenate(parts)[:count]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _curves(model: DSAMLConfig, weights: Weights, log_mel: jax.Array, embedding: jax.Array):
-    variables = {"params": weights.params, "statistics": weights.statistics}
-    return DSAML(model).apply(variables, log_mel, embedding).curve
-
-
-def population_curves(by_song: np.ndarray, corpus: Corpus, sequences: Sequences) -> np.ndarray:
-    """[M, S, 2]: each sequence's song as the population model hears it."""
-    return by_song[np.asarray(corpus.tables.song_of)[sequences.rating]]
-
-
-def shifted_curves(
-    by_song: np.ndarray, corpus: Corpus, episodes: Episodes, sequences: Sequences
-) -> np.ndarray:
-    """[M, S, 2]: population, plus its mean error on the episode's support, by dimension."""
-    song_of, curve, valid = (
-        np.asarray(table)
-        for table in (corpus.tables.song_of, corpus.tables.curve, corpus.tables.valid)
-    )
-    support = episodes.support[sequences.episode]
-    error = curve[support] - by_song[song_of[support]]
-    weight = valid[support][..., None]
-    shift = (weight * error).sum((1, 2)) / np.maximum(weight.sum((1, 2)), 1)
-    return population_curves(by_song, corpus, sequences) + shift[:, None]
-
-
-def training_mean(corpus: Corpus) -> np.ndarray:
-    """[2]: mean of all ratings of the training corpus; the constant baseline."""
-    valid = np.asarray(corpus.tables.valid)
-    return np.asarray(corpus.tables.curve)[valid].mean(0)
+def _predict(adapt_many, curves_many, chunk: int, weights: Weights, trial: Trial, support):
+    corpus, reading = trial.corpus, trial.reading
+    needed, local = windows_of(reading, trial.sequences, len(support))
+    most = max(len(each) for each in needed)
+    together = min(most, _WINDOWS)
+    found = np.empty((len(support), most, corpus.segments, 2), np.float32)
+    losses = []
+    for first in range(0, len(support), chunk):
+        # The last chunk is filled up with episodes that were done, so that one shape is compiled.
+        rows = np.arange(first, first + chunk) % len(support)
+        tuned, loss = adapt_many(weights, corpus.tables, support[rows])
+        losses.append(loss)
+        here = max(len(needed[row]) for row in rows)
+        windows = np.stack(
+            [np.resize(needed[row], -(-here // together) * together) for row in rows]
+        )
+        for column in range(0, windows.shape[1], together):
+            part = windows[:, column : column + together]
+            curve = curves_many(
+                corpus.segments,
+                tuned,
+                weights.statistics,
+                trial.sound,
+                reading.at[part],
+                reading.row[part],
+            )
+            end = min(column + together, most)
+            found[rows, column:end] = np.asarray(curve)[:, : end - column]
+    flat = reading._replace(window=local + most * trial.sequences.episode[:, None, None])
+    curves = spliced(found.reshape(-1, *found.shape[2:]), flat)
+    return curves, np.concatenate(jax.device_get(losses))[: len(support)]

@@ -1,0 +1,186 @@
+"""The stages of training: the population model, and, where labels are personal, meta-learning."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from dsaml_jax import plots
+from dsaml_jax.audio.features import embedding_size
+from dsaml_jax.corpus import Corpus
+from dsaml_jax.errors import UserError
+from dsaml_jax.evaluation.metrics import annotator_means, average, sequence_metrics
+from dsaml_jax.evaluation.protocol import Weights, make_predictor, make_trial, predict_windows
+from dsaml_jax.evaluation.windows import spliced
+from dsaml_jax.experiment import Experiment, StageConfig
+from dsaml_jax.inner import InnerConfig, check_adapted
+from dsaml_jax.model import initialize
+from dsaml_jax.tasks import check_tasks
+from dsaml_jax.training.checkpoints import Checkpoints
+from dsaml_jax.training.loop import fit
+from dsaml_jax.training.records import Records
+from dsaml_jax.training.state import TrainState, initial_state, restart
+from dsaml_jax.training.step import make_meta_step
+
+WEIGHTS_STREAM, POPULATION_STREAM, META_STREAM = range(3)
+"""Independent random streams of a run's seed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Attributes:
+    population: the weights that validation chose.
+    meta: likewise of the meta-learned model; None with consensus labels.
+    validation: {stage: metrics} of the weights chosen.
+    """
+
+    population: Weights
+    meta: Weights | None
+    validation: dict[str, dict[str, float]]
+
+
+class Stage(NamedTuple):
+    """Attributes: name; config: of the stage; inner: its inner loop; stream: of randomness."""
+
+    name: str
+    config: StageConfig
+    inner: InnerConfig
+    stream: int
+
+
+def stages_of(experiment: Experiment) -> list[Stage]:
+    """What is trained, in this order.
+
+    The population model is trained as the meta-learned one is, with no inner step (K = 0): on
+    clips of one annotator at a time, which with consensus labels is everyone.
+    """
+    no_adaptation = experiment.inner.without_steps()
+    stages = [Stage("population", experiment.population, no_adaptation, POPULATION_STREAM)]
+    if experiment.data.labels == "personal":
+        stages.append(Stage("meta", experiment.meta, experiment.inner, META_STREAM))
+    return stages
+
+
+def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> Trained:
+    """Trains every stage; goes on from checkpoints if there are any.
+
+    Raises:
+      UserError: a split has too few songs or annotators.
+    """
+    tasks = experiment.tasks
+    check_tasks(
+        corpora["train"], meta_batch=tasks.meta_batch, support=tasks.support, source="train"
+    )
+    key = jax.random.key(experiment.seed)
+    fitted = {}
+    with Records(workdir) as records:
+        for stage in stages_of(experiment):
+            optimizer = stage.config.build_optimizer(stage.inner)
+            start = _initial(experiment, stage)
+            if stage.name == "meta" and experiment.meta_from_population:
+                population = fitted["population"].state
+                start = restart(
+                    population.params, population.statistics, stage.inner.loop(), optimizer
+                )
+            checkpoints = Checkpoints(workdir / "checkpoints" / stage.name)
+            try:
+                fitted[stage.name] = fit(
+                    stage.name,
+                    stage.config,
+                    make_meta_step(
+                        experiment.model, tasks, stage.inner, optimizer, stage.config.steps
+                    ),
+                    start,
+                    corpora["train"].tables,
+                    jax.random.fold_in(key, stage.stream),
+                    validation(experiment, corpora["validation"], stage.inner),
+                    checkpoints,
+                    records,
+                )
+            finally:
+                checkpoints.close()
+        for name in fitted:
+            plots.learning_curves(workdir / "figures" / f"learning_{name}.png", records.read(name))
+    return _trained({name: (each.state, each.metrics) for name, each in fitted.items()})
+
+
+def restore(experiment: Experiment, workdir: Path) -> Trained:
+    """The weights that validation chose in an earlier run of `train`.
+
+    Raises:
+      UserError: there are none.
+    """
+    found = {}
+    for stage in stages_of(experiment):
+        checkpoints = Checkpoints(workdir / "checkpoints" / stage.name)
+        best = checkpoints.best(_initial(experiment, stage))
+        checkpoints.close()
+        if best is None:
+            raise UserError(
+                f"{workdir} holds no {stage.name} checkpoint yet; run --mode=train first."
+            )
+        found[stage.name] = best
+    return _trained(found)
+
+
+def validation(
+    experiment: Experiment, corpus: Corpus, inner: InnerConfig
+) -> Callable[[TrainState], dict[str, float]]:
+    """validate(state) -> CCC, PCC, RMSE before and after adapting; CCC after it selects."""
+    trial = make_trial(experiment, corpus, "validation")
+    sequences = trial.sequences
+    predict = make_predictor(experiment.model, inner, experiment.evaluation.chunk)
+
+    def validate(state: TrainState) -> dict[str, float]:
+        weights = _weights(state)
+        before = spliced(predict_windows(experiment.model, weights, trial), trial.reading)
+        scored = {"population" if inner.steps == 0 else "unadapted": before}
+        if inner.steps:
+            scored["adapted"] = predict(weights, trial, trial.episodes.support)[0]
+        metrics = {}
+        for row, curves in scored.items():
+            each = sequence_metrics(curves, sequences.curve, sequences.valid, name=row)
+            means = average(annotator_means(each, sequences.unit))
+            metrics |= {f"{row}/{name}": means[name] for name in ("ccc", "pcc", "rmse")}
+            metrics["selection"] = means["ccc"]
+        return metrics
+
+    return validate
+
+
+def check_inner(experiment: Experiment) -> None:
+    """Raises UserError where a pattern of `inner.adapt` matches nothing; computes nothing."""
+    variables = jax.eval_shape(
+        lambda key: initialize(
+            experiment.model, key, experiment.audio.image, embedding_size(experiment.audio)
+        ),
+        jax.random.key(0),
+    )
+    check_adapted(experiment.inner, variables["params"])
+
+
+def _initial(experiment: Experiment, stage: Stage) -> TrainState:
+    return initial_state(
+        experiment.model,
+        stage.inner.loop(),
+        stage.config.build_optimizer(stage.inner),
+        jax.random.fold_in(jax.random.key(experiment.seed), WEIGHTS_STREAM),
+        experiment.audio.image,
+        embedding_size(experiment.audio),
+    )
+
+
+def _trained(found: dict[str, tuple[TrainState, dict[str, float]]]) -> Trained:
+    return Trained(
+        _weights(found["population"][0]),
+        _weights(found["meta"][0]) if "meta" in found else None,
+        {name: metrics for name, (_, metrics) in found.items()},
+    )
+
+
+def _weights(state: TrainState) -> Weights:
+    return Weights(state.params, state.statistics, state.rates)
