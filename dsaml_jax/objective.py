@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dsaml_jax.meta import Problem
-from dsaml_jax.meta.subset import is_whole
+from dsaml_jax.meta import InnerLoop, Problem
+from dsaml_jax.meta.subset import is_whole, partition
 from dsaml_jax.model import DSAML, ENCODER, DSAMLConfig
 
 LOCAL_DIAGONAL = 0.9
@@ -149,7 +149,7 @@ def dsaml_problem(config: DSAMLConfig, *, train: bool) -> Problem:
     loss = dsaml_loss(config, train=train)
 
     def prepare(frozen: Any, batch: Batch, key: jax.Array) -> Batch:
-        if not is_whole([frozen[name] for name in ENCODER]):
+        if not _has_encoder(frozen):
             return batch
         return batch._replace(
             log_mel=None,
@@ -158,6 +158,15 @@ def dsaml_problem(config: DSAMLConfig, *, train: bool) -> Problem:
         )
 
     return Problem(lambda *arguments: loss(*arguments)[0], loss, prepare)
+
+
+def encoder_is_frozen(loop: InnerLoop, params: Any) -> bool:
+    """Whether an inner loop leaves the whole encoder as it is."""
+    return _has_encoder(partition(params, loop.adapt)[1])
+
+
+def _has_encoder(frozen: Any) -> bool:
+    return is_whole([frozen[name] for name in ENCODER])
 
 
 def encode(

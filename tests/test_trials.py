@@ -11,6 +11,7 @@ from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.corpus import build_corpus
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
+from dsaml_jax.evaluation import protocol as protocol_module
 from dsaml_jax.evaluation.consensus import consensus_curves
 from dsaml_jax.evaluation.protocol import (
     Trial,
@@ -215,3 +216,19 @@ def test_adapting_by_no_step_predicts_what_the_model_does(small, protocol):
         song = int(corpus.tables.song_of[rating])
         expected = (corpus.curve[rating, :S] - heard[song]).mean(0)
         np.testing.assert_allclose(support_error(heard, trial)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_encoding_once_for_all_heads_changes_nothing(small, monkeypatch):
+    experiment, weights, corpus = small
+    inner = dataclasses.replace(
+        experiment.inner, adapt="predictor/output", rates="fixed", rates_learning_rate=0.0
+    )
+    trial = make_trial(experiment, corpus, "test")
+    once, losses = make_predictor(experiment.model, inner, 4)(
+        weights, trial, trial.episodes.support
+    )
+    monkeypatch.setattr(protocol_module, "_FEATURE_BYTES", 0)
+    anew, _ = make_predictor(experiment.model, inner, 4)(weights, trial, trial.episodes.support)
+    valid = trial.sequences.valid
+    np.testing.assert_allclose(once[valid], anew[valid], rtol=1e-4, atol=1e-5)
+    assert (losses[:, -1] != losses[:, 0]).all()

@@ -25,11 +25,14 @@ from dsaml_jax.experiment import Experiment
 from dsaml_jax.inner import InnerConfig
 from dsaml_jax.meta import Learner, adapt
 from dsaml_jax.model import DSAML, DSAMLConfig
-from dsaml_jax.objective import dsaml_problem
+from dsaml_jax.objective import dsaml_problem, encoder_is_frozen
 from dsaml_jax.tasks import Episodes, check_support, fixed_episodes, same_song_episodes
 
 _WINDOWS = 8
 """Windows of a task that are predicted at once, at most."""
+
+_FEATURE_BYTES = 2**30
+"""The encoder's features of a trial are kept for all episodes where they fit in so much memory."""
 
 
 class Weights(NamedTuple):
@@ -98,16 +101,18 @@ def predict_windows(
     model: DSAMLConfig, weights: Weights, trial: Trial, batch: int = 32
 ) -> np.ndarray:
     """[U, S, 2]: what one set of weights predicts of every window of the trial."""
+    return _every_window(_curves, model, weights, trial, batch)
+
+
+def _every_window(run, model: DSAMLConfig, weights: Weights, trial: Trial, batch: int = 32):
     reading, count = trial.reading, len(trial.reading.at)
     # The last batch is filled up with the first windows, so that one shape is compiled.
     index = np.arange(-(-count // batch) * batch) % count
     parts = [
-        jax.device_get(
-            _curves(
-                model, trial.corpus.segments, weights, trial.sound, reading.at[i], reading.row[i]
-            )
+        jax.device_get(run(model, trial.corpus.segments, weights, trial.sound, at, row))
+        for at, row in zip(
+            reading.at[index].reshape(-1, batch), reading.row[index].reshape(-1, batch), strict=True
         )
-        for i in index.reshape(-1, batch)
     ]
     return np.concatenate(parts)[:count]
 
@@ -116,6 +121,13 @@ def predict_windows(
 def _curves(model: DSAMLConfig, segments: int, weights: Weights, sound: Sound, at, row):
     variables = {"params": weights.params, "statistics": weights.statistics}
     return DSAML(model).apply(variables, *sound.window(at, row, segments)).curve
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _features(model: DSAMLConfig, segments: int, weights: Weights, sound: Sound, at, row):
+    variables = {"params": weights.params, "statistics": weights.statistics}
+    clips = sound.window(at, row, segments)
+    return DSAML(model).apply(variables, *clips, method="encode")[0]
 
 
 Predictor = Callable[[Weights, Trial, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -144,39 +156,58 @@ def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predic
     def curves(segments: int, params, statistics, sound: Sound, at, row):
         return _curves(model, segments, Weights(params, statistics, {}), sound, at, row)
 
+    def heads(params, features):
+        return DSAML(model).apply({"params": params}, features, method="predict")
+
     adapt_many = jax.jit(jax.vmap(adapt_one, in_axes=(None, None, 0)))
     curves_many = jax.jit(jax.vmap(curves, in_axes=(None, 0, None, None, 0, 0)), static_argnums=0)
-    return functools.partial(_predict, adapt_many, curves_many, chunk)
+    heads_many = jax.jit(jax.vmap(heads))
+
+    def predict(weights: Weights, trial: Trial, support: np.ndarray):
+        reading, segments = trial.reading, trial.corpus.segments
+
+        def adapt_to(rows):
+            return adapt_many(weights, trial.corpus.tables, support[rows])
+
+        def encode_and_read(params, windows):
+            at, row = reading.at[windows], reading.row[windows]
+            return curves_many(segments, params, weights.statistics, trial.sound, at, row)
+
+        size = 4 * len(reading.at) * segments * model.dim
+        if not encoder_is_frozen(loop, weights.params) or size > _FEATURE_BYTES:
+            return _predict(trial, len(support), chunk, adapt_to, encode_and_read)
+        # The adapted models differ in their heads only: every window is encoded once for all.
+        features = _every_window(_features, model, weights, trial)
+
+        def read(params, windows):
+            return heads_many(params, features[windows])
+
+        return _predict(trial, len(support), chunk, adapt_to, read)
+
+    return predict
 
 
-def _predict(adapt_many, curves_many, chunk: int, weights: Weights, trial: Trial, support):
-    corpus, reading = trial.corpus, trial.reading
-    needed, local = windows_of(reading, trial.sequences, len(support))
+def _predict(trial: Trial, episodes: int, chunk: int, adapt_to, read):
+    """Adapts (`adapt_to` [chunk] -> weights, losses) and reads windows [chunk, W] of each."""
+    reading = trial.reading
+    needed, local = windows_of(reading, trial.sequences, episodes)
     most = max(len(each) for each in needed)
     together = min(most, _WINDOWS)
-    found = np.empty((len(support), most, corpus.segments, 2), np.float32)
+    found = np.empty((episodes, most, trial.corpus.segments, 2), np.float32)
     losses = []
-    for first in range(0, len(support), chunk):
+    for first in range(0, episodes, chunk):
         # The last chunk is filled up with episodes that were done, so that one shape is compiled.
-        rows = np.arange(first, first + chunk) % len(support)
-        tuned, loss = adapt_many(weights, corpus.tables, support[rows])
+        rows = np.arange(first, first + chunk) % episodes
+        tuned, loss = adapt_to(rows)
         losses.append(loss)
         here = max(len(needed[row]) for row in rows)
         windows = np.stack(
             [np.resize(needed[row], -(-here // together) * together) for row in rows]
         )
         for column in range(0, windows.shape[1], together):
-            part = windows[:, column : column + together]
-            curve = curves_many(
-                corpus.segments,
-                tuned,
-                weights.statistics,
-                trial.sound,
-                reading.at[part],
-                reading.row[part],
-            )
+            curve = read(tuned, windows[:, column : column + together])
             end = min(column + together, most)
             found[rows, column:end] = np.asarray(curve)[:, : end - column]
     flat = reading._replace(window=local + most * trial.sequences.episode[:, None, None])
     curves = spliced(found.reshape(-1, *found.shape[2:]), flat)
-    return curves, np.concatenate(jax.device_get(losses))[: len(support)]
+    return curves, np.concatenate(jax.device_get(losses))[:episodes]
