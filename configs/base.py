@@ -50,9 +50,13 @@ def get_config() -> ConfigDict:
     config.inner.optimizer = optimizer("sgd", learning_rate=5e-3)
     config.inner.rates = "fixed"
     config.inner.rates_learning_rate = 0.0
+    config.inner.proximal = 0.0
     config.inner.estimator = "first_order"
     config.inner.engine = "remat"
     config.inner.chunk = 0
+    config.inner.last_steps = 0
+    config.inner.switch = 0.0
+    config.inner.solver_steps = 10
     config.inner.multi_step = 0.0
 
     # The population model: trained on the same tasks' query songs without adapting.

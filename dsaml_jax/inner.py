@@ -8,11 +8,22 @@ from typing import Any
 import optax
 
 from dsaml_jax.errors import UserError, at_least, one_of
-from dsaml_jax.meta import ENGINES, RATES, InnerLoop, Learner, Unrolled
+from dsaml_jax.meta import (
+    ENGINES,
+    RATES,
+    Annealed,
+    Estimator,
+    Implicit,
+    InnerLoop,
+    Learner,
+    Reptile,
+    Unrolled,
+)
 from dsaml_jax.model import ENCODER
 from dsaml_jax.optimizers import OptimizerConfig
 
-ESTIMATORS = ("first_order", "second_order")
+ESTIMATORS = ("first_order", "second_order", "truncated", "annealed", "reptile", "implicit")
+EXACT = ("second_order", "truncated", "annealed")
 
 ADAPTED = {
     "all": ("*",),
@@ -34,9 +45,13 @@ class InnerConfig:
       optimizer: of the inner loop.
       rates: what is learned of its rates, one of `meta.RATES`.
       rates_learning_rate: outer learning rate of the rates; 0 for that of the weights.
+      proximal: λ of λ/2 |φ - θ|², which is minimised together with the loss; 0 for none.
       estimator: one of `ESTIMATORS`.
       engine: how exact meta-gradients are computed, one of `meta.ENGINES`.
       chunk: inner steps between stored weights; 0 stores them after every step.
+      last_steps: of "truncated", inner steps that are differentiated exactly.
+      switch: of "annealed", share of meta-training after which gradients are exact.
+      solver_steps: of "implicit", conjugate gradient steps.
       multi_step: share of meta-training in which the query loss counts after every inner step, less
         and less (MAML++); 0 for the last step alone.
     """
@@ -46,14 +61,20 @@ class InnerConfig:
     optimizer: OptimizerConfig
     rates: str
     rates_learning_rate: float
+    proximal: float
     estimator: str
     engine: str
     chunk: int
+    last_steps: int
+    switch: float
+    solver_steps: int
     multi_step: float
 
     def __post_init__(self):
         at_least("inner.steps", self.steps, 0)
-        at_least("inner.chunk", self.chunk, 0)
+        for name in ("chunk", "last_steps", "proximal"):
+            at_least(f"inner.{name}", getattr(self, name), 0)
+        at_least("inner.solver_steps", self.solver_steps, 1)
         at_least("inner.rates_learning_rate", self.rates_learning_rate, 0)
         one_of("inner.rates", self.rates, RATES)
         one_of("inner.estimator", self.estimator, ESTIMATORS)
@@ -73,6 +94,60 @@ class InnerConfig:
                 f"'fixed': choose what is learned, {', '.join(RATES[1:])}, or set it to 0."
             )
 
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        truncated = self.estimator == "truncated"
+        if truncated and not 1 <= self.last_steps <= self.steps:
+            raise UserError(
+                f"inner.last_steps is {self.last_steps}; 'truncated' differentiates 1 to "
+                f"inner.steps = {self.steps} steps exactly."
+            )
+        if self.last_steps and not truncated:
+            raise UserError(
+                f"inner.last_steps is {self.last_steps}, which inner.estimator = "
+                f"{self.estimator!r} does not have: choose 'truncated', or set it to 0."
+            )
+        annealed = self.estimator == "annealed"
+        if annealed and not 0 < self.switch < 1:
+            raise UserError(
+                f"inner.switch is {self.switch}; 'annealed' needs a share of training between 0 "
+                "(which is 'second_order') and 1 (which is 'first_order')."
+            )
+        if self.switch and not annealed:
+            raise UserError(
+                f"inner.switch is {self.switch}, which inner.estimator = {self.estimator!r} does "
+                "not have: choose 'annealed', or set it to 0."
+            )
+        if self.chunk and self.estimator not in EXACT:
+            raise UserError(
+                f"inner.chunk is {self.chunk}, but {self.estimator!r} stores no inner steps: "
+                f"choose {', '.join(EXACT)}, or set it to 0."
+            )
+        if self.estimator in ("reptile", "implicit"):
+            self._refuse_what_is_not_unrolled()
+
+    def _refuse_what_is_not_unrolled(self) -> None:
+        if self.rates != "fixed":
+            raise UserError(
+                f"inner.estimator = {self.estimator!r} has no gradient for learned inner rates, "
+                f"but inner.rates is {self.rates!r}: set it to 'fixed', or choose second_order."
+            )
+        if self.multi_step:
+            why = {
+                "reptile": "learns from the support and has no query loss",
+                "implicit": "differentiates the end of the inner loop, not its steps",
+            }[self.estimator]
+            raise UserError(
+                f"inner.multi_step is {self.multi_step}, but {self.estimator!r} {why}: set it to "
+                "0, or choose second_order."
+            )
+        if self.estimator == "implicit" and not self.proximal:
+            raise UserError(
+                "inner.proximal is 0, but 'implicit' differentiates the solution of a proximal "
+                "inner problem: set it to 1, say, and lower it while the residual stays small."
+            )
+
     @property
     def patterns(self) -> tuple[str, ...]:
         """Path patterns of what is adapted."""
@@ -81,13 +156,21 @@ class InnerConfig:
 
     def loop(self) -> InnerLoop:
         """The inner loop."""
-        return InnerLoop(self.steps, self.optimizer.build(), self.patterns, self.rates)
+        return InnerLoop(
+            self.steps, self.optimizer.build(), self.patterns, self.rates, self.proximal
+        )
 
-    def build_estimator(self) -> Unrolled:
+    def build_estimator(self) -> Estimator:
         """The estimator of the meta-gradient."""
         engine = dataclasses.replace(ENGINES[self.engine], chunk=self.chunk)
-        exact_steps = {"first_order": 0, "second_order": None}[self.estimator]
-        return Unrolled(exact_steps, engine, self.multi_step)
+        return {
+            "first_order": Unrolled(0, engine, self.multi_step),
+            "second_order": Unrolled(None, engine, self.multi_step),
+            "truncated": Unrolled(self.last_steps, engine, self.multi_step),
+            "annealed": Annealed(self.switch, engine, self.multi_step),
+            "reptile": Reptile(),
+            "implicit": Implicit(self.solver_steps),
+        }[self.estimator]
 
     def without_steps(self) -> InnerConfig:
         """No adaptation: ordinary training on the query songs."""
@@ -97,7 +180,11 @@ class InnerConfig:
             adapt="all",
             rates="fixed",
             rates_learning_rate=0.0,
+            proximal=0.0,
             estimator="first_order",
+            chunk=0,
+            last_steps=0,
+            switch=0.0,
             multi_step=0.0,
         )
 

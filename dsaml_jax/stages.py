@@ -100,6 +100,7 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
                     validation(experiment, corpora["validation"], stage.inner),
                     checkpoints,
                     records,
+                    stage.inner.estimator,
                 )
             finally:
                 checkpoints.close()

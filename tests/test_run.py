@@ -8,18 +8,28 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.rows import ROW_ORDER
 from dsaml_jax.experiment import experiment_from_config
+from dsaml_jax.meta import Learner, Outcome
+from dsaml_jax.meta.finite import finiteness
 from dsaml_jax.run import run
 from dsaml_jax.stages import restore
+from dsaml_jax.training.checkpoints import Checkpoints
+from dsaml_jax.training.loop import fit
+from dsaml_jax.training.records import Records
+from dsaml_jax.training.state import TrainState
+from dsaml_jax.training.step import Metrics
 from dsaml_jax.workdir import open_workdir
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
+KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +155,9 @@ def test_adapting_weights_that_there_are_not_is_refused_before_data_are_prepared
     assert not (tmp_path / "prepared").exists()
 
 
+FIXED = {"inner.rates": "fixed", "inner.rates_learning_rate": 0.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -153,11 +166,51 @@ def test_adapting_weights_that_there_are_not_is_refused_before_data_are_prepared
         ({"inner.multi_step": 2.0}, "share of training"),
         ({"inner.adapt": " , "}, "expected all, head"),
         ({"inner.engine": "backward"}, "expected one of reverse, remat, mixed"),
+        (
+            {"inner.estimator": "truncated", "inner.last_steps": 3},
+            "1 to inner.steps = 2",
+        ),
+        ({"inner.last_steps": 1}, "choose 'truncated'"),
+        ({"inner.estimator": "annealed"}, "between 0"),
+        ({"inner.switch": 0.5}, "choose 'annealed'"),
+        ({"inner.estimator": "first_order", "inner.chunk": 2}, "stores no inner steps"),
+        (
+            {"inner.estimator": "implicit", "inner.proximal": 1.0},
+            "no gradient for learned",
+        ),
+        ({"inner.estimator": "implicit", **FIXED}, "inner.proximal is 0"),
+        ({"inner.estimator": "reptile", **FIXED, "inner.multi_step": 0.5}, "no query loss"),
     ],
 )
 def test_contradictions_of_the_inner_loop_are_one_sentence(changes, sentence):
     with pytest.raises(UserError, match=sentence):
         experiment("nowhere", **changes)
+
+
+def test_a_meta_gradient_that_is_not_finite_stops_training_in_one_sentence(prepared, tmp_path):
+    state = TrainState(jnp.zeros((), jnp.int32), {"predictor": jnp.ones(2)}, {}, {}, ())
+
+    def meta_step(state, tables, key):
+        step = state.step + 1
+        gradients = Learner({"predictor": jnp.where(step < 2, jnp.ones((3, 2)), jnp.nan)}, {})
+        outcome = Outcome(jnp.ones(3), jnp.ones((3, 1)), None, {})
+        norm = optax.global_norm(gradients)
+        scalars = {"loss": norm, "score": norm, "gradient_norm": norm}
+        return state._replace(step=step), Metrics(scalars, finiteness(outcome, gradients))
+
+    checkpoints = Checkpoints(tmp_path)
+    with (
+        Records(tmp_path) as records,
+        pytest.raises(
+            UserError, match=r"^meta: Step 2: the exact .* task 0 of 3 .*params/predictor"
+        ),
+    ):
+        stage = experiment(prepared).meta
+        validate = lambda state: {"selection": 0.0}  # noqa: E731
+        fit("meta", stage, meta_step, state, None, KEY, validate, checkpoints, records, "exact")
+    checkpoints.close()
+    steps = [row["step"] for row in map(json.loads, (tmp_path / "metrics.jsonl").open())]
+    assert steps == [0, 1]
 
 
 def test_support_that_leaves_nothing_to_test_is_refused(tmp_path, prepared):

@@ -2,7 +2,7 @@
 
 from dsaml_jax.meta.adapt import Adapted, InnerLoop, Learner, adapt
 from dsaml_jax.meta.engines import ENGINES, Engine
-from dsaml_jax.meta.estimators import Unrolled
+from dsaml_jax.meta.estimators import Annealed, Estimator, Implicit, Reptile, Unrolled
 from dsaml_jax.meta.optimizers import safe_adam
 from dsaml_jax.meta.problem import Outcome, Problem, Task
 from dsaml_jax.meta.rates import RATES
@@ -11,11 +11,15 @@ __all__ = [
     "ENGINES",
     "RATES",
     "Adapted",
+    "Annealed",
     "Engine",
+    "Estimator",
+    "Implicit",
     "InnerLoop",
     "Learner",
     "Outcome",
     "Problem",
+    "Reptile",
     "Task",
     "Unrolled",
     "adapt",

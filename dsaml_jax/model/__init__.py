@@ -1,6 +1,6 @@
 """The model, from features to curves."""
 
 from dsaml_jax.model.config import DSAMLConfig
-from dsaml_jax.model.dsaml import DSAML, ENCODER, Output, initialize
+from dsaml_jax.model.dsaml import DSAML, ENCODER, MODULES, Output, initialize
 
-__all__ = ["DSAML", "ENCODER", "DSAMLConfig", "Output", "initialize"]
+__all__ = ["DSAML", "ENCODER", "MODULES", "DSAMLConfig", "Output", "initialize"]

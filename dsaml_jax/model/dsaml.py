@@ -30,7 +30,8 @@ class Output(NamedTuple):
 
 
 ENCODER = ("adapter", "fusion", "transformer")
-"""The modules of `DSAML.encode`; the rest is the head, "predictor"."""
+MODULES = (*ENCODER, "predictor")
+"""The modules of the model in the order in which they run; the encoder is `DSAML.encode`."""
 
 
 class DSAML(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -12,11 +13,14 @@ import jax
 from tqdm import tqdm
 
 from dsaml_jax.corpus import Tables
+from dsaml_jax.errors import UserError
 from dsaml_jax.experiment import StageConfig
+from dsaml_jax.meta.finite import complaint
+from dsaml_jax.model import MODULES
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.records import Records
 from dsaml_jax.training.state import TrainState
-from dsaml_jax.training.step import MetaStep
+from dsaml_jax.training.step import MetaStep, Metrics
 
 LOG = logging.getLogger(__name__)
 
@@ -42,12 +46,16 @@ def fit(
     validate: Validate,
     checkpoints: Checkpoints,
     records: Records,
+    estimator: str,
 ) -> Fitted:
     """Takes `stage.steps` meta-steps from `state`, or from the latest checkpoint if there is one.
 
     Every `stage.validate_every` steps (and before the first, and after the last) `validate` is
     called; its "selection" value, higher is better, chooses the state that is returned. Metrics are
     fetched a step late, so that the device never waits for the log.
+
+    Raises:
+      UserError: a meta-gradient is not finite; names `estimator`, step, task and weight.
     """
     started = time.monotonic()
     resumed = checkpoints.last(state)
@@ -61,6 +69,13 @@ def fit(
         checkpoints.save(state, metrics)
         return metrics
 
+    def record(step: int, metrics: Metrics) -> None:
+        values = _fetch(metrics.scalars, bar)
+        if not math.isfinite(values["train/gradient_norm"]):
+            found = complaint(metrics.finite, estimator=estimator, step=step, order=MODULES)
+            raise UserError(f"{name}: {found or f'Step {step}: the gradient norm overflows.'}")
+        records.write(name, step, values)
+
     first = int(state.step)
     if resumed is None:
         validated(state)
@@ -71,11 +86,11 @@ def fit(
         for step in range(first + 1, stage.steps + 1):
             state, metrics = meta_step(state, tables, key)
             if pending is not None:
-                records.write(name, pending[0], _fetch(pending[1], bar))
+                record(*pending)
             pending = step, metrics
             bar.update()
             if step % stage.validate_every == 0 or step == stage.steps:
-                records.write(name, step, _fetch(metrics, bar))
+                record(step, metrics)
                 pending = None
                 selection = validated(state)["selection"]
                 LOG.info("%s: step %d, validation CCC %.4f", name, step, selection)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,20 @@ from dsaml_jax.corpus import Tables
 from dsaml_jax.experiment import TaskConfig
 from dsaml_jax.inner import InnerConfig
 from dsaml_jax.meta import Learner, Task, rates
+from dsaml_jax.meta.finite import Finite, finiteness
 from dsaml_jax.model import DSAMLConfig
 from dsaml_jax.objective import dsaml_problem
 from dsaml_jax.tasks import draw_tasks
 from dsaml_jax.training.state import TrainState
 
-Metrics = dict[str, jax.Array]
+
+class Metrics(NamedTuple):
+    """Of one meta-step: `scalars` by name, and which tasks' losses and gradients are finite."""
+
+    scalars: dict[str, jax.Array]
+    finite: Finite
+
+
 MetaStep = Callable[[TrainState, Tables, jax.Array], tuple[TrainState, Metrics]]
 
 
@@ -72,6 +81,7 @@ def make_meta_step(
             "score": report.score.mean(),
             "gradient_norm": optax.global_norm(gradient),
             **rates.summary(moved.rates),
+            **{name: value.mean() for name, value in outcome.numbers.items()},
         }
         if inner.steps:
             metrics |= {
@@ -85,6 +95,6 @@ def make_meta_step(
             statistics=jax.tree.map(lambda x: x.mean(0), report.statistics),
             outer=outer,
         )
-        return after, metrics
+        return after, Metrics(metrics, finiteness(outcome, gradients))
 
     return meta_step

@@ -1,6 +1,15 @@
-"""Estimators of the meta-gradient: one call, (problem, inner, learner, task, key, progress) ->
-(outcome, gradient), for one task; `jax.vmap` over task and key gives many."""
+"""Estimators of the meta-gradient: each is called with (problem, inner, learner, task, key,
+progress) and gives (outcome, gradient) of one task; `jax.vmap` over task and key gives many."""
 
+from collections.abc import Callable
+
+from dsaml_jax.meta.adapt import Learner
+from dsaml_jax.meta.estimators.annealed import Annealed
+from dsaml_jax.meta.estimators.implicit import Implicit
+from dsaml_jax.meta.estimators.reptile import Reptile
 from dsaml_jax.meta.estimators.unrolled import Unrolled
+from dsaml_jax.meta.problem import Outcome
 
-__all__ = ["Unrolled"]
+Estimator = Callable[..., tuple[Outcome, Learner]]
+
+__all__ = ["Annealed", "Estimator", "Implicit", "Reptile", "Unrolled"]

@@ -1,0 +1,68 @@
+"""Where a meta-gradient stopped being finite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsaml_jax.meta.problem import Outcome
+from dsaml_jax.meta.subset import paths
+
+
+class Finite(NamedTuple):
+    """What is finite of B tasks: `losses` [B, K], `query_loss` [B], `gradient`, a tree of [B]."""
+
+    losses: jax.Array
+    query_loss: jax.Array
+    gradient: Any
+
+
+def finiteness(outcome: Outcome, gradients: Any) -> Finite:
+    """Of the outcomes and gradients of B tasks, stacked along the first axis."""
+
+    def every(leaf):
+        return jnp.isfinite(leaf.reshape(len(leaf), -1)).all(-1)
+
+    return Finite(
+        jnp.isfinite(outcome.losses),
+        jnp.isfinite(outcome.query_loss),
+        jax.tree.map(every, gradients),
+    )
+
+
+def complaint(finite: Finite, *, estimator: str, step: int, order: Sequence[str]) -> str | None:
+    """One sentence that names estimator, step, task and weight; None where all is finite.
+
+    A value that is not finite spreads backwards: of the weights that it has reached, the one of the
+    module that comes last in `order`, the order in which the modules are run, met it first.
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(finite.gradient)]
+    bad = ~np.stack(leaves)
+    if not bad.any():
+        return None
+    task = int(np.flatnonzero(bad.any(0))[0])
+    place = {module: i for i, module in enumerate(order)}
+
+    def reached_at(path: str) -> int:
+        return max((place.get(part, -1) for part in path.split("/")), default=-1)
+
+    reached = [path for path, b in zip(paths(finite.gradient), bad[:, task], strict=True) if b]
+    where = max(reached, key=reached_at)
+    losses = np.flatnonzero(~np.asarray(finite.losses)[task])
+    if len(losses):
+        cause = f"its support loss is not finite from inner step {losses[0]} on"
+        remedy = "lower inner.optimizer.options.learning_rate"
+    elif not np.asarray(finite.query_loss)[task]:
+        cause = "its support losses are finite, the query loss after adapting is not"
+        remedy = "lower inner.optimizer.options.learning_rate"
+    else:
+        cause = "its losses are finite, so that only a derivative is not"
+        remedy = "use safe_adam for an inner Adam, or try inner.estimator=first_order"
+    return (
+        f"Step {step}: the {estimator} meta-gradient of task {task} of {bad.shape[1]} is not "
+        f"finite, first in {where} ({len(reached)} of {len(leaves)} tensors; {cause}); {remedy}."
+    )
