@@ -15,7 +15,7 @@ from dsaml_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/demo.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default: runs/CONFIG_NAME.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "prepare"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "study", "prepare"], "What to do.")
 _CACHE = flags.DEFINE_string("compile_cache", "data/compiled", "Folder of compiled programs.")
 
 
@@ -25,6 +25,7 @@ def main(argv: list[str]) -> None:
     from dsaml_jax.experiment import experiment_from_config
     from dsaml_jax.preparation.summary import prepare
     from dsaml_jax.run import run
+    from dsaml_jax.study import study_checkpoint
     from dsaml_jax.workdir import keep_compiled, open_workdir
 
     if len(argv) > 1:
@@ -42,6 +43,10 @@ def main(argv: list[str]) -> None:
         print(prepare(experiment, path))
         return
     workdir = open_workdir(path, experiment, fresh=_MODE.value == "train")
+    if _MODE.value == "study":
+        print(study_checkpoint(experiment, workdir))
+        print(f"Also in {workdir}/: study.json, study.md, figures/study.png.")
+        return
     for name, results in run(experiment, workdir, _MODE.value).items():
         print(f"{name.replace('_', '-')} test\n\n{results.to_markdown(ROW_ORDER)}\n")
     print(f"Everything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl.")

@@ -85,6 +85,8 @@ def get_config() -> ConfigDict:
     config.evaluation.chunk = 4
     config.evaluation.resamples = 10_000
     config.evaluation.figures = 4
+
+    config.diagnostics = ConfigDict({"every": 0, "batches": 4, "iterations": 10})
     return config
 
 

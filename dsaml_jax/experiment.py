@@ -175,6 +175,24 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DiagnosticsConfig:
+    """Attributes:
+    every: meta-steps between diagnoses of the meta-gradient during training; 0 for none.
+    batches: meta-batches that --mode=study averages over.
+    iterations: of Lanczos, for the extreme eigenvalues of the support loss's Hessian.
+    """
+
+    every: int
+    batches: int
+    iterations: int
+
+    def __post_init__(self):
+        at_least("diagnostics.every", self.every, 0)
+        at_least("diagnostics.batches", self.batches, 1)
+        at_least("diagnostics.iterations", self.iterations, 2)
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """Everything a run depends on; `configs/base.py` has the released values.
 
@@ -194,6 +212,7 @@ class Experiment:
     meta: StageConfig
     meta_from_population: bool
     evaluation: EvaluationConfig
+    diagnostics: DiagnosticsConfig
 
     def __post_init__(self):
         if self.audio.embedding != "statistics" and not self.data.embedding_weights:

@@ -194,6 +194,41 @@ def data_figure(
             axis.yaxis.set_major_formatter("{x:g}")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(f"{title.split()[-1]}s, most first")
+
+
+def study_figure(
+    path: str | os.PathLike[str],
+    *,
+    losses: np.ndarray,
+    cosine: np.ndarray,
+    norm: np.ndarray,
+    eigenvalues: np.ndarray,
+) -> None:
+    """The inner loop of K steps: loss, curvature, and the meta-gradient carried back through it.
+
+    Args:
+      path: of the PNG.
+      losses: [K], support loss before each step.
+      cosine, norm: [K + 1], of the gradient at θ_0 ... θ_K, relative to that at θ_K.
+      eigenvalues: [K, 2], largest and smallest of the support loss's Hessian.
+    """
+    figure = _figure(height=3.4)
+    left, middle, right = figure.subplots(1, 3)
+    left.plot(losses, color=BLUE, marker="o", markersize=3)
+    left.set_title("support loss", fontsize=10)
+    for values, label, colour in zip(
+        eigenvalues.T, ("largest", "smallest"), (ORANGE, SKY), strict=True
+    ):
+        middle.plot(values, color=colour, marker="o", markersize=3, label=label)
+    middle.set_title("Hessian eigenvalues", fontsize=10)
+    right.plot(cosine, color=BLUE, marker="o", markersize=3, label="cosine to first order")
+    right.plot(norm, color=ORANGE, marker="o", markersize=3, label="norm / first order")
+    right.set_title("gradient carried back to step", fontsize=10)
+    for axis in (left, middle, right):
+        axis.set_xlabel("inner step")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in (middle, right):
+        axis.legend(frameon=False, fontsize=8)
     _save(figure, path)
 
 

@@ -21,6 +21,7 @@ from dsaml_jax.inner import InnerConfig, check_adapted
 from dsaml_jax.model import initialize
 from dsaml_jax.tasks import check_tasks
 from dsaml_jax.training.checkpoints import Checkpoints
+from dsaml_jax.training.diagnosis import check_study, logged_diagnosis
 from dsaml_jax.training.loop import fit
 from dsaml_jax.training.records import Records
 from dsaml_jax.training.state import TrainState, initial_state, restart
@@ -75,6 +76,8 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
     check_tasks(
         corpora["train"], meta_batch=tasks.meta_batch, support=tasks.support, source="train"
     )
+    if experiment.diagnostics.every:
+        check_study(experiment)
     key = jax.random.key(experiment.seed)
     fitted = {}
     with Records(workdir) as records:
@@ -101,6 +104,8 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
                     checkpoints,
                     records,
                     stage.inner.estimator,
+                    logged_diagnosis(experiment, corpora["train"].tables),
+                    experiment.diagnostics.every if stage.inner.steps else 0,
                 )
             finally:
                 checkpoints.close()

@@ -20,6 +20,7 @@ from dsaml_jax.meta import Learner, Outcome
 from dsaml_jax.meta.finite import finiteness
 from dsaml_jax.run import run
 from dsaml_jax.stages import restore
+from dsaml_jax.study import study_checkpoint
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.loop import fit
 from dsaml_jax.training.records import Records
@@ -96,6 +97,38 @@ def test_evaluation_again_gives_the_same_results(finished, prepared):
     again = run(experiment(prepared), workdir, "evaluate")["cross_song"]
     assert again.to_json() == results.to_json()
     assert (workdir / "results.json").read_text() == before
+
+
+def test_meta_gradients_are_diagnosed_during_training(finished):
+    workdir, _ = finished
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    diagnosed = [line for line in lines if "diagnostics/cosine/all" in line]
+    assert [(line["stage"], line["step"]) for line in diagnosed] == [
+        ("meta", 0),
+        ("meta", 2),
+        ("meta", 4),
+    ]
+    for line in diagnosed:
+        assert -1 <= line["diagnostics/cosine/predictor"] < 1
+        assert line["diagnostics/share/all"] > 0
+        assert line["diagnostics/eigenvalue_max/1"] > line["diagnostics/eigenvalue_min/1"]
+        assert line["diagnostics/noise/spread"] > 0
+
+
+def test_a_checkpoint_is_studied(finished, prepared):
+    workdir, _ = finished
+    text = study_checkpoint(experiment(prepared), workdir)
+    written = json.loads((workdir / "study.json").read_text())
+    assert (workdir / "study.md").read_text() == text
+    assert (workdir / "figures" / "study.png").read_bytes().startswith(b"\x89PNG")
+    cosines = {name: e["cosine"]["all"] for name, e in written["estimators"].items()}
+    assert cosines.pop("second_order") == pytest.approx(1, abs=1e-6)
+    assert set(cosines) == {"first_order", "truncated, 1 step"}
+    assert all(cosine < 1 - 1e-9 for cosine in cosines.values())
+    assert set(written["engines"]) == {"reverse", "remat", "mixed", "first order"}
+    assert all(cost["temp_bytes"] > 0 for cost in written["engines"].values())
+    with pytest.raises(UserError, match=r"tasks\.meta_batch is 1"):
+        study_checkpoint(experiment(prepared, **{"tasks.meta_batch": 1}), workdir)
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(finished, prepared, tmp_path, monkeypatch):
@@ -228,7 +261,7 @@ def test_support_that_leaves_nothing_to_test_is_refused(tmp_path, prepared):
         (["--config=configs/demo.py", "--config.inner.stesp=3"], "did you mean 'steps'?"),
         (["--config=configs/demo.py", "--config.inner.steps=many"], "--config.inner.steps=many"),
         (["--config=configs/demo.py", "--workdri=x"], "Did you mean: workdir"),
-        (["--config=configs/demo.py", "--mode=tain"], "train|evaluate"),
+        (["--config=configs/demo.py", "--mode=tain"], "train|evaluate|study"),
         (["--config=configs/demo.py", "--config.model.normalization=bach"], "'batch'"),
         (["--config=configs/demo.py", "--config.inner.optimizer.name=sdg"], "did you mean 'sgd'?"),
         (["--config=configs/demo.py", "--mode=evaluate"], "train one with --mode=train"),

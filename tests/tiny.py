@@ -32,6 +32,7 @@ def get_config():
     config.inner.adapt = "head"
     config.inner.rates = "per_tensor_and_step"
     config.inner.rates_learning_rate = 0.01
+    config.diagnostics = dict(every=2, batches=2, iterations=3)
     config.population.steps = 4
     config.population.validate_every = 2
     config.meta.steps = 4

@@ -103,10 +103,59 @@ def adapt(
     """
     if not inner.steps:
         return Adapted(learner.params, jnp.zeros((0,)), None)
+    parts = inner_parts(loss, inner, learner, batch, key, prepare)
+    exact = inner.steps if exact_steps is None else exact_steps
+    constant = inner.steps - exact
+    carry, outputs = parts.start, []
+    for gradient, count, first, how in (
+        (constant_gradient(parts.loss), constant, 0, ENGINES["reverse"]),
+        (exact_gradient(parts.loss, engine), exact, constant, engine),
+    ):
+        if count:
+            step = parts.step_with(gradient)
+
+            def step_and_after(carry, k, step=step):
+                carry, value = step(carry, k)
+                return carry, (value, after and after(merge(carry[0], parts.frozen), k))
+
+            carry, output = scan(step_and_after, carry, count, first, how)
+            outputs.append(output)
+    losses, path = jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
+    return Adapted(merge(carry[0], parts.frozen), losses, path)
+
+
+class InnerParts(NamedTuple):
+    """The inner loop taken apart.
+
+    Attributes:
+      start: the first carry, (adapted weights, state of the optimiser).
+      frozen: the weights that do not move.
+      rest: all else that the loss depends on.
+      loss: loss(adapted, rest, key) -> scalar.
+      step_with: step_with(gradient) -> step(carry, k) -> (carry, loss before the step), for
+        gradient(adapted, rest, key) -> (loss, gradient in the adapted weights).
+    """
+
+    start: tuple[Any, optax.OptState]
+    frozen: Params
+    rest: Any
+    loss: Callable[[Any, Any, jax.Array], jax.Array]
+    step_with: Callable[[Callable], Callable]
+
+
+def inner_parts(
+    loss: Loss,
+    inner: InnerLoop,
+    learner: Learner,
+    batch: Any,
+    key: jax.Array,
+    prepare: Prepare | None,
+) -> InnerParts:
+    """What `adapt` scans over; its arguments are those of `adapt`."""
     adapted, frozen = partition(learner.params, inner.adapt)
     if prepare is not None:
         batch = prepare(frozen, batch, jax.random.fold_in(key, PREPARE_STREAM))
-    start = adapted if inner.proximal else None
+    rest = frozen, adapted if inner.proximal else None, batch
 
     def inner_loss(adapted, rest, key):
         frozen, start, batch = rest
@@ -118,28 +167,15 @@ def adapt(
     def step_with(gradient):
         def step(carry, k):
             adapted, state = carry
-            value, g = gradient(adapted, (frozen, start, batch), jax.random.fold_in(key, k))
+            value, g = gradient(adapted, rest, jax.random.fold_in(key, k))
             updates, state = inner.optimizer.update(g, state, adapted)
             updates = learned.scale(inner.rates, learner.rates, updates, k)
-            adapted = optax.apply_updates(adapted, updates)
-            path = None if after is None else after(merge(adapted, frozen), k)
-            return (adapted, state), (value, path)
+            return (optax.apply_updates(adapted, updates), state), value
 
         return step
 
-    exact = inner.steps if exact_steps is None else exact_steps
-    constant = inner.steps - exact
-    parts = (
-        (constant_gradient(inner_loss), constant, 0, ENGINES["reverse"]),
-        (exact_gradient(inner_loss, engine), exact, constant, engine),
-    )
-    carry, outputs = (adapted, inner.optimizer.init(adapted)), []
-    for gradient, count, first, how in parts:
-        if count:
-            carry, output = scan(step_with(gradient), carry, count, first, how)
-            outputs.append(output)
-    losses, path = jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
-    return Adapted(merge(carry[0], frozen), losses, path)
+    start = adapted, inner.optimizer.init(adapted)
+    return InnerParts(start, frozen, rest, inner_loss, step_with)
 
 
 def squared_distance(x: Params, y: Params) -> jax.Array:

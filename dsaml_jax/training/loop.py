@@ -25,6 +25,7 @@ from dsaml_jax.training.step import MetaStep, Metrics
 LOG = logging.getLogger(__name__)
 
 Validate = Callable[[TrainState], dict[str, float]]
+Diagnose = Callable[[TrainState], dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +48,15 @@ def fit(
     checkpoints: Checkpoints,
     records: Records,
     estimator: str,
+    diagnose: Diagnose | None = None,
+    diagnose_every: int = 0,
 ) -> Fitted:
     """Takes `stage.steps` meta-steps from `state`, or from the latest checkpoint if there is one.
 
     Every `stage.validate_every` steps (and before the first, and after the last) `validate` is
     called; its "selection" value, higher is better, chooses the state that is returned. Metrics are
-    fetched a step late, so that the device never waits for the log.
+    fetched a step late, so that the device never waits for the log. Where `diagnose_every` is above
+    0, `diagnose` is called as often, and before the first step.
 
     Raises:
       UserError: a meta-gradient is not finite; names `estimator`, step, task and weight.
@@ -76,9 +80,15 @@ def fit(
             raise UserError(f"{name}: {found or f'Step {step}: the gradient norm overflows.'}")
         records.write(name, step, values)
 
+    def diagnosed(state: TrainState) -> None:
+        found = diagnose(state) if diagnose else {}
+        records.write(name, int(state.step), {f"diagnostics/{k}": v for k, v in found.items()})
+
     first = int(state.step)
     if resumed is None:
         validated(state)
+        if diagnose_every:
+            diagnosed(state)
     pending = None
     with tqdm(
         total=stage.steps, initial=first, desc=name, unit="step", disable=not sys.stderr.isatty()
@@ -94,6 +104,8 @@ def fit(
                 pending = None
                 selection = validated(state)["selection"]
                 LOG.info("%s: step %d, validation CCC %.4f", name, step, selection)
+            if diagnose_every and step % diagnose_every == 0:
+                diagnosed(state)
     best, metrics = checkpoints.best(state)
     return Fitted(best, metrics, time.monotonic() - started)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,21 +56,7 @@ def make_meta_step(
 
     @functools.partial(jax.jit, donate_argnums=0)
     def meta_step(state: TrainState, tables: Tables, key: jax.Array):
-        draw_key, task_key = jax.random.split(jax.random.fold_in(key, state.step))
-        draw = draw_tasks(
-            draw_key,
-            tables,
-            meta_batch=tasks.meta_batch,
-            support=tasks.support,
-            query=tasks.query,
-        )
-        statistics = jax.tree.map(
-            lambda x: jnp.broadcast_to(x, (tasks.meta_batch, *x.shape)), state.statistics
-        )
-        task = Task(tables.batch(draw.support, statistics), tables.batch(draw.query, statistics))
-        keys = jax.vmap(functools.partial(jax.random.fold_in, task_key))(
-            jnp.arange(tasks.meta_batch)
-        )
+        task, keys = draw_meta_batch(tasks, state.statistics, tables, key, state.step)
         outcome, gradients = all_tasks(state.learner, task, keys, state.step / max(steps, 1))
         gradient = jax.tree.map(lambda g: g.mean(0), gradients)
         updates, outer = optimizer.update(gradient, state.outer, state.learner)
@@ -98,3 +84,19 @@ def make_meta_step(
         return after, Metrics(metrics, finiteness(outcome, gradients))
 
     return meta_step
+
+
+def draw_meta_batch(
+    tasks: TaskConfig, statistics: Any, tables: Tables, key: jax.Array, step: jax.Array | int
+) -> tuple[Task, jax.Array]:
+    """The tasks of a meta-step, and their keys, stacked along the first axis."""
+    draw_key, task_key = jax.random.split(jax.random.fold_in(key, step))
+    draw = draw_tasks(
+        draw_key, tables, meta_batch=tasks.meta_batch, support=tasks.support, query=tasks.query
+    )
+    statistics = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (tasks.meta_batch, *x.shape)), statistics
+    )
+    task = Task(tables.batch(draw.support, statistics), tables.batch(draw.query, statistics))
+    keys = jax.vmap(functools.partial(jax.random.fold_in, task_key))(jnp.arange(tasks.meta_batch))
+    return task, keys

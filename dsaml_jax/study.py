@@ -1,0 +1,205 @@
+"""What the meta-gradients of a trained model are like: agreement, curvature, noise, cost."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dsaml_jax import plots
+from dsaml_jax.corpus import Tables
+from dsaml_jax.data import load_corpora
+from dsaml_jax.errors import UserError
+from dsaml_jax.evaluation.protocol import Weights
+from dsaml_jax.experiment import Experiment
+from dsaml_jax.meta import ENGINES, Engine, Estimator, Implicit, Learner, Reptile, Unrolled
+from dsaml_jax.meta.diagnostics import Cost, Diagnosis, compare, costs, scalars
+from dsaml_jax.objective import dsaml_problem
+from dsaml_jax.stages import restore
+from dsaml_jax.training.diagnosis import check_study, make_diagnosis, study_key
+from dsaml_jax.training.step import draw_meta_batch
+from dsaml_jax.workdir import write_json
+
+REPEATS = 3
+MIB = 2**20
+
+
+class Agreement(NamedTuple):
+    """Attributes: norm, cosine: of an estimator's mean gradient, and to the exact one, by module;
+    numbers: what the estimator reports."""
+
+    norm: dict[str, float]
+    cosine: dict[str, float]
+    numbers: dict[str, float]
+
+
+def study_checkpoint(experiment: Experiment, workdir: Path) -> str:
+    """`study` of the meta-learned weights of an earlier run.
+
+    Raises:
+      UserError: there are none, or there is nothing to study.
+    """
+    check_study(experiment)
+    trained = restore(experiment, workdir)
+    if trained.meta is None:
+        raise UserError(f"{workdir} holds no meta-learned model; set data.labels to 'personal'.")
+    return study(experiment, load_corpora(experiment)["train"].tables, trained.meta, workdir)
+
+
+def study(experiment: Experiment, tables: Tables, weights: Weights, workdir: Path) -> str:
+    """Writes `study.json`, `study.md` and `figures/study.png`; returns the Markdown.
+
+    Tasks are those of training, `diagnostics.batches` meta-batches that it did not draw.
+    """
+    key, diagnosis = study_key(experiment), make_diagnosis(experiment)
+    learner = Learner(weights.params, weights.rates)
+    each = [
+        jax.device_get(diagnosis(learner, weights.statistics, tables, i))
+        for i in range(experiment.diagnostics.batches)
+    ]
+    mean: Diagnosis = jax.tree.map(lambda *x: np.mean(x, axis=0), *each)
+    agreements = compare_estimators(experiment, tables, weights, key)
+    measured = engine_costs(experiment, tables, weights, key)
+    content = {
+        "diagnosis": scalars(mean),
+        "estimators": {name: a._asdict() for name, a in agreements.items()},
+        "engines": {name: c._asdict() for name, c in measured.items()},
+    }
+    write_json(workdir / "study.json", content)
+    text = to_markdown(experiment, mean, agreements, measured)
+    (workdir / "study.md").write_text(text)
+    plots.study_figure(
+        workdir / "figures" / "study.png",
+        losses=mean.losses,
+        cosine=mean.step_cosine,
+        norm=mean.step_norm,
+        eigenvalues=mean.eigenvalues,
+    )
+    return text
+
+
+def estimators(experiment: Experiment) -> dict[str, Estimator]:
+    """What is compared; implicit only where the inner problem is proximal."""
+    found: dict[str, Estimator] = {"second_order": Unrolled(), "first_order": Unrolled(0)}
+    if experiment.inner.steps > 1:
+        found["truncated, 1 step"] = Unrolled(1)
+    if experiment.inner.rates == "fixed":
+        found["reptile"] = Reptile()
+        if experiment.inner.proximal:
+            found["implicit"] = Implicit(experiment.inner.solver_steps)
+    return found
+
+
+def compare_estimators(
+    experiment: Experiment, tables: Tables, weights: Weights, key: jax.Array
+) -> dict[str, Agreement]:
+    """Norm of every estimator's mean gradient over one meta-batch, and its cosine to the exact."""
+    gradients, numbers = {}, {}
+    for name, estimator in estimators(experiment).items():
+        function, arguments = _mean_gradient(experiment, estimator, tables, weights, key)
+        gradients[name], reported = jax.jit(function)(*arguments)
+        numbers[name] = {number: float(value) for number, value in reported.items()}
+    exact = gradients["second_order"]
+    return {
+        name: Agreement(
+            _finite(compare.norms(gradient)),
+            _finite(compare.cosines(gradient, exact)),
+            numbers[name],
+        )
+        for name, gradient in gradients.items()
+    }
+
+
+def engine_costs(
+    experiment: Experiment, tables: Tables, weights: Weights, key: jax.Array
+) -> dict[str, Cost]:
+    """Time and temporary memory of a meta-gradient by engine, on this model and device."""
+    compared = {name: Unrolled(engine=engine) for name, engine in ENGINES.items()}
+    if experiment.inner.steps > 3:
+        chunk = round(experiment.inner.steps**0.5)
+        compared[f"mixed, chunks of {chunk}"] = Unrolled(engine=Engine(mixed=True, chunk=chunk))
+    compared["first order"] = Unrolled(0)
+    functions, arguments = {}, ()
+    for name, estimator in compared.items():
+        functions[name], arguments = _mean_gradient(experiment, estimator, tables, weights, key)
+    return costs(functions, arguments, REPEATS)
+
+
+def to_markdown(
+    experiment: Experiment,
+    diagnosis: Diagnosis,
+    agreements: dict[str, Agreement],
+    measured: dict[str, Cost],
+) -> str:
+    """The study as Markdown."""
+    inner, noise = experiment.inner, diagnosis.noise
+    lines = [
+        "# Meta-gradients of this model",
+        "",
+        f"{inner.steps} inner steps over {inner.adapt}, rates {inner.rates}; "
+        f"{experiment.diagnostics.batches} meta-batches of {experiment.tasks.meta_batch} tasks.",
+        "",
+        "| module | norm, exact | cosine(first order, exact) | share of second order |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {diagnosis.norm[name]:.3g} | {diagnosis.cosine[name]:.4f} | "
+        f"{diagnosis.share[name]:.3f} |"
+        for name in diagnosis.norm
+    ]
+    lines += [
+        "",
+        "Share: |exact - first order| / |exact|. The same, carried back through the inner steps:",
+        "",
+        "| step | support loss | largest eigenvalue | smallest | cosine to last | norm / last |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {k} | {diagnosis.losses[k]:.4f} | {diagnosis.eigenvalues[k, 0]:.3g} | "
+        f"{diagnosis.eigenvalues[k, 1]:.3g} | {diagnosis.step_cosine[k]:.4f} | "
+        f"{diagnosis.step_norm[k]:.3f} |"
+        for k in range(len(diagnosis.losses))
+    ]
+    resolved = np.isfinite(noise.scale)
+    scale = f"{noise.scale:.1f} tasks" if resolved else "not resolved by so few batches"
+    lines += [
+        "",
+        f"Gradient noise scale tr Σ / |G|²: {scale} (tr Σ {noise.spread:.3g}, |G|² "
+        f"{noise.signal:.3g}); the meta-batch is {experiment.tasks.meta_batch}.",
+        "",
+        "| estimator | norm | cosine to exact | reports |",
+        "|---|---|---|---|",
+    ]
+    for name, a in agreements.items():
+        reports = ", ".join(f"{number} {value:.2g}" for number, value in a.numbers.items())
+        cosine = a.cosine.get(compare.ALL, float("nan"))
+        lines.append(f"| {name} | {a.norm[compare.ALL]:.3g} | {cosine:.4f} | {reports} |")
+    lines += ["", "| engine | temp MiB | seconds | time / reverse |", "|---|---|---|---|"]
+    reverse = measured["reverse"].seconds
+    lines += [
+        f"| {name} | {c.temp_bytes / MIB:.1f} | {c.seconds:.3g} | {c.seconds / reverse:.2f} |"
+        for name, c in measured.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _mean_gradient(
+    experiment: Experiment, estimator: Estimator, tables: Tables, weights: Weights, key: jax.Array
+) -> tuple[Any, tuple]:
+    """A function of (learner, tasks, keys) to its mean gradient and numbers, and arguments."""
+    problem, inner = dsaml_problem(experiment.model, train=True), experiment.inner.loop()
+    one = functools.partial(estimator, problem, inner)
+
+    def mean(learner, tasks, keys):
+        outcome, gradients = jax.vmap(one, in_axes=(None, 0, 0))(learner, tasks, keys)
+        return jax.tree.map(lambda x: x.mean(0), (gradients.params, outcome.numbers))
+
+    tasks, keys = draw_meta_batch(experiment.tasks, weights.statistics, tables, key, 0)
+    return mean, (Learner(weights.params, weights.rates), tasks, keys)
+
+
+def _finite(values: dict[str, jax.Array]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if np.isfinite(value)}

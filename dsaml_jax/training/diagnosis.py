@@ -1,0 +1,66 @@
+"""Diagnoses of a run's meta-gradients: during training, and of what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from dsaml_jax.corpus import Tables
+from dsaml_jax.errors import UserError
+from dsaml_jax.experiment import Experiment
+from dsaml_jax.meta import Learner
+from dsaml_jax.meta.diagnostics import Diagnosis, diagnose, scalars
+from dsaml_jax.objective import dsaml_problem
+from dsaml_jax.training.state import TrainState
+from dsaml_jax.training.step import draw_meta_batch
+
+STUDY_STREAM = 3
+"""Of a run's seed, beside those of its stages."""
+
+
+def study_key(experiment: Experiment) -> jax.Array:
+    """Tasks that are studied are not those that training draws."""
+    return jax.random.fold_in(jax.random.key(experiment.seed), STUDY_STREAM)
+
+
+def make_diagnosis(
+    experiment: Experiment,
+) -> Callable[[Learner, Any, Tables, jax.Array | int], Diagnosis]:
+    """diagnosis(learner, statistics, tables, step) of the step's meta-batch, compiled once."""
+    problem, inner = dsaml_problem(experiment.model, train=True), experiment.inner.loop()
+
+    @jax.jit
+    def diagnosis(learner: Learner, statistics: Any, tables: Tables, step: jax.Array) -> Diagnosis:
+        tasks, keys = draw_meta_batch(
+            experiment.tasks, statistics, tables, study_key(experiment), step
+        )
+        return diagnose(
+            problem, inner, learner, tasks, keys, iterations=experiment.diagnostics.iterations
+        )
+
+    return diagnosis
+
+
+def logged_diagnosis(
+    experiment: Experiment, tables: Tables
+) -> Callable[[TrainState], dict[str, float]]:
+    """diagnose(state) -> numbers for the log."""
+    diagnosis = make_diagnosis(experiment)
+
+    def logged(state: TrainState) -> dict[str, float]:
+        found = diagnosis(state.learner, state.statistics, tables, state.step)
+        return scalars(jax.device_get(found))
+
+    return logged
+
+
+def check_study(experiment: Experiment) -> None:
+    """Raises UserError where there is nothing to study."""
+    if experiment.inner.steps < 1 or experiment.tasks.meta_batch < 2:
+        raise UserError(
+            "A study of meta-gradients compares several tasks: inner.steps is "
+            f"{experiment.inner.steps}, expected at least 1, and tasks.meta_batch is "
+            f"{experiment.tasks.meta_batch}, expected at least 2."
+        )
