@@ -15,12 +15,15 @@ from dsaml_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/demo.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default: runs/CONFIG_NAME.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "study", "prepare"], "What to do.")
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "evaluate", "study", "compare", "prepare"], "What to do."
+)
 _CACHE = flags.DEFINE_string("compile_cache", "data/compiled", "Folder of compiled programs.")
 
 
 def main(argv: list[str]) -> None:
     # JAX starts with these imports: a mistake on the command line is told before.
+    from dsaml_jax.comparison import compare
     from dsaml_jax.evaluation.rows import ROW_ORDER
     from dsaml_jax.experiment import experiment_from_config
     from dsaml_jax.preparation.summary import prepare
@@ -42,7 +45,11 @@ def main(argv: list[str]) -> None:
     if _MODE.value == "prepare":
         print(prepare(experiment, path))
         return
-    workdir = open_workdir(path, experiment, fresh=_MODE.value == "train")
+    workdir = open_workdir(path, experiment, fresh=_MODE.value in ("train", "compare"))
+    if _MODE.value == "compare":
+        print(compare(experiment, workdir))
+        print(f"Also in {workdir}/: comparison.md, comparison.csv, comparison.png, runs/.")
+        return
     if _MODE.value == "study":
         print(study_checkpoint(experiment, workdir))
         print(f"Also in {workdir}/: study.json, study.md, figures/study.png.")

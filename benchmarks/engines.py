@@ -18,7 +18,7 @@ import optax
 
 from dsaml_jax import DSAMLConfig
 from dsaml_jax.meta import ENGINES, Engine, InnerLoop, Learner, Task, Unrolled
-from dsaml_jax.meta.diagnostics.cost import Cost, costs
+from dsaml_jax.meta.diagnostics.cost import Cost, measure
 from dsaml_jax.model import initialize
 from dsaml_jax.objective import Batch, dsaml_problem
 
@@ -98,7 +98,8 @@ def main() -> None:
     measured = {}
     for steps in flags.steps:
         functions = {name: meta_gradient(e, steps) for name, e in engines(steps).items()}
-        measured[steps] = costs(functions, arguments, flags.repeats)
+        found = measure(functions, dict.fromkeys(functions, arguments), flags.repeats)
+        measured[steps] = {name: each.cost for name, each in found.items()}
         print(table({steps: measured[steps]}), flush=True)
     text += table(measured) + "\n"
     if flags.out:

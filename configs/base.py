@@ -87,6 +87,7 @@ def get_config() -> ConfigDict:
     config.evaluation.figures = 4
 
     config.diagnostics = ConfigDict({"every": 0, "batches": 4, "iterations": 10})
+    config.comparison = ConfigDict({"variants": {}, "seeds": (0,), "cost_steps": ()})
     return config
 
 

@@ -193,6 +193,25 @@ class DiagnosticsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ComparisonConfig:
+    """What --mode=compare runs.
+
+    Attributes:
+      variants: {name: changes to `inner`}.
+      seeds: of each variant's runs.
+      cost_steps: numbers of inner steps for which time and memory are measured.
+    """
+
+    variants: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    cost_steps: tuple[int, ...]
+
+    def __post_init__(self):
+        for steps in self.cost_steps:
+            at_least("comparison.cost_steps", steps, 1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """Everything a run depends on; `configs/base.py` has the released values.
 
@@ -213,6 +232,7 @@ class Experiment:
     meta_from_population: bool
     evaluation: EvaluationConfig
     diagnostics: DiagnosticsConfig
+    comparison: ComparisonConfig
 
     def __post_init__(self):
         if self.audio.embedding != "statistics" and not self.data.embedding_weights:

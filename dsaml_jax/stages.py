@@ -169,6 +169,11 @@ def check_inner(experiment: Experiment) -> None:
     check_adapted(experiment.inner, variables["params"])
 
 
+def initial_meta_state(experiment: Experiment) -> TrainState:
+    """Of meta-learning from fresh weights."""
+    return _initial(experiment, Stage("meta", experiment.meta, experiment.inner, META_STREAM))
+
+
 def _initial(experiment: Experiment, stage: Stage) -> TrainState:
     return initial_state(
         experiment.model,

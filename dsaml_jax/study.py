@@ -16,24 +16,31 @@ from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.protocol import Weights
 from dsaml_jax.experiment import Experiment
 from dsaml_jax.meta import ENGINES, Engine, Estimator, Implicit, Learner, Reptile, Unrolled
-from dsaml_jax.meta.diagnostics import Cost, Diagnosis, compare, costs, scalars
+from dsaml_jax.meta.diagnostics import Cost, Diagnosis, Measured, compare, measure, scalars
 from dsaml_jax.objective import dsaml_problem
 from dsaml_jax.stages import restore
 from dsaml_jax.training.diagnosis import check_study, make_diagnosis, study_key
 from dsaml_jax.training.step import draw_meta_batch
 from dsaml_jax.workdir import write_json
 
+EXACT = "exact, reverse"
 REPEATS = 3
 MIB = 2**20
 
 
-class Agreement(NamedTuple):
-    """Attributes: norm, cosine: of an estimator's mean gradient, and to the exact one, by module;
-    numbers: what the estimator reports."""
+class Estimate(NamedTuple):
+    """One way to the mean meta-gradient of a meta-batch.
+
+    Attributes:
+      norm, cosine: of the gradient, and to the exact one, by module.
+      numbers: what the estimator reports.
+      cost: time and temporary memory.
+    """
 
     norm: dict[str, float]
     cosine: dict[str, float]
     numbers: dict[str, float]
+    cost: Cost
 
 
 def study_checkpoint(experiment: Experiment, workdir: Path) -> str:
@@ -61,15 +68,15 @@ def study(experiment: Experiment, tables: Tables, weights: Weights, workdir: Pat
         for i in range(experiment.diagnostics.batches)
     ]
     mean: Diagnosis = jax.tree.map(lambda *x: np.mean(x, axis=0), *each)
-    agreements = compare_estimators(experiment, tables, weights, key)
-    measured = engine_costs(experiment, tables, weights, key)
+    estimates = compare_estimators(experiment, tables, weights, key)
     content = {
         "diagnosis": scalars(mean),
-        "estimators": {name: a._asdict() for name, a in agreements.items()},
-        "engines": {name: c._asdict() for name, c in measured.items()},
+        "estimators": {
+            name: each._asdict() | {"cost": each.cost._asdict()} for name, each in estimates.items()
+        },
     }
     write_json(workdir / "study.json", content)
-    text = to_markdown(experiment, mean, agreements, measured)
+    text = to_markdown(experiment, mean, estimates)
     (workdir / "study.md").write_text(text)
     plots.study_figure(
         workdir / "figures" / "study.png",
@@ -82,57 +89,47 @@ def study(experiment: Experiment, tables: Tables, weights: Weights, workdir: Pat
 
 
 def estimators(experiment: Experiment) -> dict[str, Estimator]:
-    """What is compared; implicit only where the inner problem is proximal."""
-    found: dict[str, Estimator] = {"second_order": Unrolled(), "first_order": Unrolled(0)}
-    if experiment.inner.steps > 1:
+    """What is compared: exact by every engine, and the approximations that the config allows."""
+    inner = experiment.inner
+    found: dict[str, Estimator] = {
+        f"exact, {name}": Unrolled(engine=engine) for name, engine in ENGINES.items()
+    }
+    if inner.steps > 3:
+        chunk = round(inner.steps**0.5)
+        found[f"exact, mixed, chunks of {chunk}"] = Unrolled(engine=Engine(mixed=True, chunk=chunk))
+    if inner.steps > 1:
         found["truncated, 1 step"] = Unrolled(1)
-    if experiment.inner.rates == "fixed":
+    found["first order"] = Unrolled(0)
+    if inner.rates == "fixed":
         found["reptile"] = Reptile()
-        if experiment.inner.proximal:
-            found["implicit"] = Implicit(experiment.inner.solver_steps)
+        if inner.proximal:
+            found["implicit"] = Implicit(inner.solver_steps)
     return found
 
 
 def compare_estimators(
     experiment: Experiment, tables: Tables, weights: Weights, key: jax.Array
-) -> dict[str, Agreement]:
-    """Norm of every estimator's mean gradient over one meta-batch, and its cosine to the exact."""
-    gradients, numbers = {}, {}
+) -> dict[str, Estimate]:
+    """Direction and cost of every estimator's mean gradient over one meta-batch."""
+    functions, arguments = {}, {}
     for name, estimator in estimators(experiment).items():
-        function, arguments = _mean_gradient(experiment, estimator, tables, weights, key)
-        gradients[name], reported = jax.jit(function)(*arguments)
-        numbers[name] = {number: float(value) for number, value in reported.items()}
-    exact = gradients["second_order"]
-    return {
-        name: Agreement(
-            _finite(compare.norms(gradient)),
-            _finite(compare.cosines(gradient, exact)),
-            numbers[name],
-        )
-        for name, gradient in gradients.items()
-    }
+        made = mean_gradient(experiment, estimator, tables, weights, key)
+        functions[name], arguments[name] = made
+    measured = measure(functions, arguments, REPEATS)
+    exact, _ = measured[EXACT].result
 
+    def estimate(found: Measured) -> Estimate:
+        gradient, numbers = found.result
+        cosine = compare.cosines(gradient, exact)
+        return Estimate(*map(_finite, (compare.norms(gradient), cosine, numbers)), found.cost)
 
-def engine_costs(
-    experiment: Experiment, tables: Tables, weights: Weights, key: jax.Array
-) -> dict[str, Cost]:
-    """Time and temporary memory of a meta-gradient by engine, on this model and device."""
-    compared = {name: Unrolled(engine=engine) for name, engine in ENGINES.items()}
-    if experiment.inner.steps > 3:
-        chunk = round(experiment.inner.steps**0.5)
-        compared[f"mixed, chunks of {chunk}"] = Unrolled(engine=Engine(mixed=True, chunk=chunk))
-    compared["first order"] = Unrolled(0)
-    functions, arguments = {}, ()
-    for name, estimator in compared.items():
-        functions[name], arguments = _mean_gradient(experiment, estimator, tables, weights, key)
-    return costs(functions, arguments, REPEATS)
+    return {name: estimate(found) for name, found in measured.items()}
 
 
 def to_markdown(
     experiment: Experiment,
     diagnosis: Diagnosis,
-    agreements: dict[str, Agreement],
-    measured: dict[str, Cost],
+    estimates: dict[str, Estimate],
 ) -> str:
     """The study as Markdown."""
     inner, noise = experiment.inner, diagnosis.noise
@@ -170,23 +167,22 @@ def to_markdown(
         f"Gradient noise scale tr Σ / |G|²: {scale} (tr Σ {noise.spread:.3g}, |G|² "
         f"{noise.signal:.3g}); the meta-batch is {experiment.tasks.meta_batch}.",
         "",
-        "| estimator | norm | cosine to exact | reports |",
-        "|---|---|---|---|",
+        "| estimator | norm | cosine to exact | temp MiB | ms | time / reverse | reports |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name, a in agreements.items():
-        reports = ", ".join(f"{number} {value:.2g}" for number, value in a.numbers.items())
-        cosine = a.cosine.get(compare.ALL, float("nan"))
-        lines.append(f"| {name} | {a.norm[compare.ALL]:.3g} | {cosine:.4f} | {reports} |")
-    lines += ["", "| engine | temp MiB | seconds | time / reverse |", "|---|---|---|---|"]
-    reverse = measured["reverse"].seconds
-    lines += [
-        f"| {name} | {c.temp_bytes / MIB:.1f} | {c.seconds:.3g} | {c.seconds / reverse:.2f} |"
-        for name, c in measured.items()
-    ]
+    slow = estimates[EXACT].cost.seconds
+    for name, each in estimates.items():
+        reports = ", ".join(f"{number} {value:.2g}" for number, value in each.numbers.items())
+        cosine, cost = each.cosine.get(compare.ALL, float("nan")), each.cost
+        lines.append(
+            f"| {name} | {each.norm[compare.ALL]:.3g} | {cosine:.4f} | "
+            f"{cost.temp_bytes / MIB:.1f} | {cost.seconds * 1e3:.1f} | {cost.seconds / slow:.2f} | "
+            f"{reports} |"
+        )
     return "\n".join(lines) + "\n"
 
 
-def _mean_gradient(
+def mean_gradient(
     experiment: Experiment, estimator: Estimator, tables: Tables, weights: Weights, key: jax.Array
 ) -> tuple[Any, tuple]:
     """A function of (learner, tasks, keys) to its mean gradient and numbers, and arguments."""

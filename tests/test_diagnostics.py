@@ -8,7 +8,7 @@ import pytest
 
 from dsaml_jax.meta import InnerLoop, Learner, Unrolled, safe_adam
 from dsaml_jax.meta.diagnostics import compare
-from dsaml_jax.meta.diagnostics.cost import costs
+from dsaml_jax.meta.diagnostics.cost import measure
 from dsaml_jax.meta.diagnostics.hessian import hessian_product, lanczos
 from dsaml_jax.meta.diagnostics.noise import gradient_noise
 from dsaml_jax.meta.diagnostics.path import inner_path
@@ -97,6 +97,9 @@ def test_comparison_by_module():
 
 def test_cost_tells_memory_and_time():
     x = jnp.ones((64, 64))
-    measured = costs({"small": lambda x: x + 1, "large": lambda x: x @ x @ (x.T @ x)}, (x,), 2)
-    assert 0 <= measured["small"].temp_bytes < measured["large"].temp_bytes
-    assert measured["large"].seconds > 0
+    functions = {"small": lambda x: x + 1, "large": lambda x: x @ x @ (x.T @ x)}
+    measured = measure(functions, dict.fromkeys(functions, (x,)), 2)
+    small, large = (measured[name].cost for name in ("small", "large"))
+    assert 0 <= small.temp_bytes < large.temp_bytes
+    assert large.seconds > 0
+    np.testing.assert_array_equal(measured["small"].result, x + 1)

@@ -1,7 +1,16 @@
 """What meta-gradients are like: agreement of estimators, curvature, noise, cost."""
 
-from dsaml_jax.meta.diagnostics.cost import Cost, costs
+from dsaml_jax.meta.diagnostics.cost import Cost, Measured, measure
 from dsaml_jax.meta.diagnostics.diagnosis import Diagnosis, diagnose, scalars
 from dsaml_jax.meta.diagnostics.noise import Noise, gradient_noise
 
-__all__ = ["Cost", "Diagnosis", "Noise", "costs", "diagnose", "gradient_noise", "scalars"]
+__all__ = [
+    "Cost",
+    "Diagnosis",
+    "Measured",
+    "Noise",
+    "diagnose",
+    "gradient_noise",
+    "measure",
+    "scalars",
+]

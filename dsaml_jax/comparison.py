@@ -1,0 +1,157 @@
+"""Which meta-gradient to use: the same experiment with every variant of the inner loop, over seeds.
+
+Every (variant, seed) is a run of its own, in `runs/VARIANT_SEED`; a comparison that was stopped
+goes on with those that are left. The population model of a seed is trained once.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from dsaml_jax import comparison_report
+from dsaml_jax.data import load_corpora
+from dsaml_jax.errors import UserError
+from dsaml_jax.evaluation.protocol import Weights
+from dsaml_jax.experiment import Experiment
+from dsaml_jax.meta.diagnostics import Cost, measure
+from dsaml_jax.run import run
+from dsaml_jax.stages import check_inner, initial_meta_state
+from dsaml_jax.study import REPEATS, mean_gradient
+from dsaml_jax.training.diagnosis import check_study, study_key
+from dsaml_jax.workdir import open_workdir
+
+LOG = logging.getLogger(__name__)
+
+
+class Trial(NamedTuple):
+    """One run.
+
+    Attributes:
+      ccc: of the adapted model on test, (mean, low, high), 95 % bootstrap over annotators.
+      gain: the same of adapted minus population.
+      cosine: {meta-step: cosine of first order to exact} during training.
+    """
+
+    ccc: tuple[float, float, float]
+    gain: tuple[float, float, float]
+    cosine: dict[int, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Attributes:
+    trials: {variant: {seed: trial}}.
+    costs: {inner steps: {variant: cost of one meta-gradient}}.
+    """
+
+    trials: dict[str, dict[int, Trial]]
+    costs: dict[int, dict[str, Cost]]
+
+
+def variants(experiment: Experiment) -> dict[str, Experiment]:
+    """The experiment with each variant of its inner loop.
+
+    Raises:
+      UserError: there are none, a variant contradicts itself, or an unknown field is changed.
+    """
+    named = experiment.comparison.variants
+    if not named:
+        raise UserError(
+            "config.comparison.variants is empty; start from configs/study_meta_gradients.py."
+        )
+    made = {}
+    for name, changes in named.items():
+        try:
+            inner = dataclasses.replace(experiment.inner, **changes)
+        except (TypeError, UserError) as error:
+            raise UserError(f"config.comparison.variants.{name}: {error}") from error
+        made[name] = dataclasses.replace(experiment, inner=inner)
+        check_study(made[name])
+        check_inner(made[name])
+    return made
+
+
+def compare(experiment: Experiment, workdir: Path) -> str:
+    """Runs what is left to run; writes `comparison.md`, `.csv` and `.png`; returns the Markdown.
+
+    They are written after every run, of what there is by then.
+    """
+    every = variants(experiment)
+    trials: dict[str, dict[int, Trial]] = {}
+    for seed in experiment.comparison.seeds:
+        for name, variant in every.items():
+            folder = workdir / "runs" / f"{name}_{seed}"
+            _train(dataclasses.replace(variant, seed=seed), folder, workdir, seed)
+            trials.setdefault(name, {})[seed] = _read(folder)
+            _write(experiment, Comparison(trials, {}), workdir)
+            LOG.info("%s, seed %d: adapted CCC %.3f", name, seed, trials[name][seed].ccc[0])
+    return _write(experiment, Comparison(trials, _costs(experiment, every)), workdir)
+
+
+def _write(experiment: Experiment, compared: Comparison, workdir: Path) -> str:
+    text = comparison_report.to_markdown(experiment, compared)
+    (workdir / "comparison.md").write_text(text)
+    with (workdir / "comparison.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(comparison_report.to_rows(compared))
+    comparison_report.figure(workdir / "comparison.png", compared)
+    return text
+
+
+def _train(variant: Experiment, folder: Path, workdir: Path, seed: int) -> None:
+    """Trains and evaluates, unless that is done; a seed's population model is taken over."""
+    if (folder / "results.json").exists():
+        return
+    open_workdir(folder, variant, fresh=True)
+    ours, shared = folder / "checkpoints" / "population", workdir / "population" / str(seed)
+    if shared.exists() and not ours.exists():
+        shutil.copytree(shared, ours)
+    run(variant, folder, "train")
+    if not shared.exists():
+        shutil.copytree(ours, shared)
+
+
+def _read(folder: Path) -> Trial:
+    results = json.loads((folder / "results.json").read_text())
+
+    def interval(table: str, row: str) -> tuple[float, float, float]:
+        found = results[table][row]["ccc"]
+        return found["mean"], found["low"], found["high"]
+
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    cosine = {
+        line["step"]: line["diagnostics/cosine/all"]
+        for line in lines
+        if "diagnostics/cosine/all" in line
+    }
+    return Trial(interval("intervals", "adapted"), interval("differences", "population"), cosine)
+
+
+def _costs(experiment: Experiment, every: dict[str, Experiment]) -> dict[int, dict[str, Cost]]:
+    """Of one meta-batch's gradient at fresh weights, for each number of inner steps.
+
+    A variant that needs more inner steps is left out.
+    """
+    tables = load_corpora(experiment)["train"].tables if experiment.comparison.cost_steps else None
+    found = {}
+    for steps in experiment.comparison.cost_steps:
+        functions, arguments = {}, {}
+        for name, variant in every.items():
+            try:
+                inner = dataclasses.replace(variant.inner, steps=steps)
+            except UserError:
+                continue
+            changed = dataclasses.replace(variant, inner=inner)
+            state = initial_meta_state(changed)
+            weights = Weights(state.params, state.statistics, state.rates)
+            functions[name], arguments[name] = mean_gradient(
+                changed, inner.build_estimator(), tables, weights, study_key(experiment)
+            )
+        measured = measure(functions, arguments, REPEATS)
+        found[steps] = {name: each.cost for name, each in measured.items()}
+    return found
