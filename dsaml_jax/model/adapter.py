@@ -9,6 +9,7 @@ and nothing is stored for the backward pass. The arithmetic is in `convolution`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,7 @@ from dsaml_jax.model import convolution
 from dsaml_jax.model.config import DSAMLConfig
 from dsaml_jax.model.convolution import Layer, Moments
 from dsaml_jax.model.initializers import fan_in_uniform
+from dsaml_jax.model.phases import Phases
 
 
 class SpectrogramAdapter(nn.Module):
@@ -39,26 +41,28 @@ class SpectrogramAdapter(nn.Module):
         layer_2 = Layer(kernel_2, *norm_2(), config.normalization_epsilon)
         last_D, last_bias = (x.astype(config.compute_dtype) for x in (kernel_3[0, 0, :, 0], bias_3))
 
-        def for_each_clip(function: Callable) -> jax.Array | Moments:
+        phases = Phases(*clips_NTFS.shape[1:])
+
+        def for_each_clip(function: Callable, clips) -> Any:
             function = jax.checkpoint(function, prevent_cse=False)
             together = config.adapter_clips if config.adapter_clips > 1 else None
-            return jax.lax.map(function, clips_NTFS, batch_size=together)
+            return jax.lax.map(function, clips, batch_size=together)
 
         def own_moments_1(clip: jax.Array) -> Moments:
             return convolution.first_moments(clip, kernel_1, config.statistics_dtype)
 
         def until_second_norm(clip: jax.Array, moments_1: Moments) -> jax.Array:
-            return convolution.second_convolution(
-                convolution.first_block(clip, layer_1, moments_1), layer_2
-            )
+            x = convolution.first_block(phases.taps(clip), layer_1, moments_1, phases)
+            return convolution.second_convolution(x, layer_2, phases)
 
         def from_second_norm(x: jax.Array, moments_2: Moments) -> jax.Array:
-            x = convolution.second_block(x, layer_2, moments_2)
-            x = jnp.tensordot(last_D, x, axes=1) + last_bias
-            return x.reshape(-1, x.shape[-1]).T
+            x = convolution.second_block(x, layer_2, moments_2, phases)
+            # Spelt out, so that its gradient is summed over pixels first, and over segments last.
+            bias_S = jnp.broadcast_to(last_bias, phases.segments)
+            return phases.images(last_D @ x) + bias_S[:, None]
 
         def moments_of(x: jax.Array) -> Moments:
-            return convolution.moments_of(x, config.statistics_dtype)
+            return convolution.second_moments(x, phases, config.statistics_dtype)
 
         if config.normalization == "clip":
 
@@ -66,25 +70,30 @@ class SpectrogramAdapter(nn.Module):
                 x = until_second_norm(clip, own_moments_1(clip))
                 return from_second_norm(x, moments_of(x))
 
-            return for_each_clip(one_clip)
+            return for_each_clip(one_clip, clips_NTFS)
 
-        signs_2 = convolution.sign(layer_2.scale)
         if config.normalization == "running" and not train:
             moments_1 = norm_1.tracked(bias_1, signs=1.0)
-            moments_2 = norm_2.tracked(bias_2, signs=signs_2)
-        else:
-            moments_1 = _mean(for_each_clip(own_moments_1))
-            moments_2 = _mean(
-                for_each_clip(lambda clip: moments_of(until_second_norm(clip, moments_1)))
+            moments_2 = norm_2.tracked(bias_2, signs=convolution.sign(layer_2.scale))
+            return for_each_clip(
+                lambda clip: from_second_norm(until_second_norm(clip, moments_1), moments_2),
+                clips_NTFS,
             )
-            clips, frames, bands, segments = clips_NTFS.shape
-            images = clips * segments
-            norm_1.track(moments_1, bias_1, 1.0, images * (frames + 2) * (bands + 2))
-            pooled = ((frames + 2) // 2 + 1) * ((bands + 2) // 2 + 1)
-            norm_2.track(moments_2, bias_2, signs_2, images * pooled)
-        return for_each_clip(
-            lambda clip: from_second_norm(until_second_norm(clip, moments_1), moments_2)
-        )
+
+        def second_conv_with_moments(clip):
+            x = until_second_norm(clip, moments_1)
+            return x, moments_of(x)
+
+        moments_1 = _mean(for_each_clip(own_moments_1, clips_NTFS))
+        conv_2, moments_2 = for_each_clip(second_conv_with_moments, clips_NTFS)
+        moments_2 = _mean(moments_2)
+        clips, frames, bands, segments = clips_NTFS.shape
+        rows, columns = phases.first
+        images = clips * segments
+        norm_1.track(moments_1, bias_1, 1.0, images * (frames + 2) * (bands + 2))
+        signs_2 = convolution.sign(layer_2.scale)
+        norm_2.track(moments_2, bias_2, signs_2, images * rows * columns)
+        return for_each_clip(lambda x: from_second_norm(x, moments_2), conv_2)
 
 
 class ConvolutionWeights(nn.Module):

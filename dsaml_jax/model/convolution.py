@@ -1,15 +1,16 @@
-"""The adapter's arithmetic on one clip: convolution, normalisation, ReLU and pooling in few passes.
+"""The adapter's arithmetic on one clip: few large matmuls, and few passes over long vectors.
 
 It is the model's hot spot: tens of thousands of tiny images, with weights that `vmap` makes differ
 from task to task, for which `lax` convolutions become grouped ones that compilers serve badly. So:
-- segments are the last axis, and every operation is a long vector;
-- the first convolution has one input channel: it is shifted multiply-adds, its moments follow from
-  those of its input, and with normalisation, ReLU and pooling it is one pass;
-- the second is one matmul over patches;
-- pooling comes before shift and ReLU, with which a maximum commutes, and before the scale too once
-  the scale's sign is in the kernel.
+- a convolution gives all positions of a pooling window at once, as one matmul with a sparse matrix
+  (block-Toeplitz): its zeros cost less than patches around every single position would;
+- pooling is a choice between blocks of the matmul's rows; as a choice it is differentiated, any
+  number of times, by choices, where a maximum would share among ties;
+- the first convolution's moments follow from those of its input;
+- the scale's sign is in the second kernel, so that pooling can come before normalisation.
 
-Axes: T frames, F bands, S segments, C channels (in), D channels (out).
+Axes: T frames, F bands, S segments, C channels (in), D channels (out), L and L' pixels of a phase
+(see `phases`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from dsaml_jax.model.phases import Phases
 
 
 class Moments(NamedTuple):
@@ -46,106 +50,80 @@ class Layer(NamedTuple):
 
 
 def first_moments(clip_TFS: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> Moments:
-    """Moments of the 3 x 1 convolution, padded by (2, 1), of a clip, from those of its taps.
+    """Moments of the 3 x 1 convolution, padded by (2, 1), of a clip, from those of the clip.
 
-    For y = Σ_k w_k x_k over the taps k: E[y] = Σ_k w_k E[x_k], E[y²] = Σ_kl w_k w_l E[x_k x_l]; the
-    expectations are of the data alone, one pass whatever the weights.
+    For y_t = Σ_k w_k x_(t+k-2): E[y] = Σ_k w_k E[x], E[y²] = Σ_km w_k w_m E[x_t x_(t+|k-m|)]. With
+    that padding every tap meets every frame; the padding's zeros count, and add nothing.
     """
     frames, bands, segments = clip_TFS.shape
-    padded = jnp.pad(clip_TFS, ((2, 2), (0, 0), (0, 0))).astype(dtype)
-    taps = [padded[k : k + frames + 2] for k in range(3)]
-    # A column of zeros on either side belongs to the output too: it counts, and adds nothing.
+    clip = clip_TFS.astype(dtype)
     count = (frames + 2) * (bands + 2) * segments
-    mean = jnp.stack([total(tap) for tap in taps]) / count
-    product = {(k, m): total(taps[k] * taps[m]) / count for k in range(3) for m in range(k, 3)}
-    gram = jnp.stack(
-        [jnp.stack([product[min(k, m), max(k, m)] for m in range(3)]) for k in range(3)]
-    )
+    lagged = jnp.stack([(clip[lag:] * clip[: frames - lag]).sum() for lag in range(3)]) / count
+    lag = jnp.abs(jnp.arange(3)[:, None] - jnp.arange(3))
     weights_KD = kernel[:, 0, 0].astype(dtype)
     return Moments(
-        jnp.einsum("kd,k->d", weights_KD, mean),
-        jnp.einsum("kd,md,km->d", weights_KD, weights_KD, gram),
+        weights_KD.sum(0) * (clip.sum() / count),
+        jnp.einsum("kd,md,km->d", weights_KD, weights_KD, lagged[lag]),
     )
 
 
-def first_block(clip_TFS: jax.Array, layer: Layer, moments: Moments) -> jax.Array:
-    """pool(relu(norm(conv 3 x 1, padded by (2, 1)))): [T, F, S] -> [D, T'', F'', S].
-
-    Each pooled value is the maximum over two rows and two columns of the convolution, computed from
-    strided slices of the input. The convolution's outermost columns are zeros of its own padding,
-    and pair with zeros of the pooling's; the row above the first pairs as a copy of the first.
-    """
-    frames, bands, segments = clip_TFS.shape
-    padded = jnp.pad(clip_TFS, ((2, 2), (2, 2 - bands % 2), (0, 0)))
+def first_block(taps: jax.Array, layer: Layer, moments: Moments, phases: Phases) -> jax.Array:
+    """pool(relu(norm(conv 3 x 1, padded by (2, 1)))) of a clip's `Phases.taps`: phases [4 D, L]."""
     gain, shift = layer.affine(moments)
-    weights_KD = (layer.kernel[:, 0, 0] * gain).astype(clip_TFS.dtype)
-    best = None
-    for odd in (False, True):
-        rows = [pooling_rows(padded[tap : tap + frames + 2], odd) for tap in range(3)]
-        for column in range(2):
-            conv = sum(
-                along_segments(weights_KD[tap], segments) * rows[tap][None, :, column::2]
-                for tap in range(3)
-            )
-            best = conv if best is None else jnp.maximum(best, conv)
-    return jax.nn.relu(best + along_segments(shift.astype(best.dtype), segments))
+    weights_DK = (layer.kernel[:, 0, 0] * gain).T.astype(taps.dtype)
+    channels = len(weights_DK)
+    # Rows of the window, then phases: the kernel stands in four places among the six taps.
+    toeplitz = jnp.concatenate([jnp.pad(weights_DK, ((0, 0), (i, 3 - i))) for i in (0, 2, 1, 3)])
+    conv = jnp.broadcast_to(toeplitz, (2, *toeplitz.shape)) @ taps
+    conv = conv.reshape(4, 2, channels, 2, -1)
+    x = pool(conv, np.tile(phases.first_conv_rows(), (2, 1, 1))[:, :, None, None])
+    x = jax.nn.relu(x + shift.astype(x.dtype)[:, None, None])
+    return jnp.where(phases.first_pixels()[:, None], x, 0).reshape(4 * channels, -1)
 
 
-def second_convolution(x_CTFS: jax.Array, layer: Layer) -> jax.Array:
-    """conv 3 x 3, padded by (1, 1), times the sign of the scale: [C, T, F, S] -> [D, T, F, S]."""
-    channels, frames, bands, segments = x_CTFS.shape
-    padded = jnp.pad(x_CTFS, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    patches = jnp.concatenate(
-        [padded[:, i : i + frames, j : j + bands] for i in range(3) for j in range(3)]
+def second_convolution(x: jax.Array, layer: Layer, phases: Phases) -> jax.Array:
+    """conv 3 x 3, padded by (1, 1), times the sign of the scale: phases [4 C, L] ->
+    [4 pixels of a pooling window, D, L'], void where there is no pixel."""
+    *_, inputs, outputs = layer.kernel.shape
+    kernel = (layer.kernel * sign(layer.scale)).astype(x.dtype)
+    still = ((0, 0), (0, 0))
+    toeplitz = jnp.stack(
+        [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), *still)) for i in range(2) for j in range(2)]
     )
-    kernel = (layer.kernel * sign(layer.scale)).reshape(9 * channels, -1).astype(x_CTFS.dtype)
-    return (kernel.T @ patches.reshape(9 * channels, -1)).reshape(-1, frames, bands, segments)
+    # The window's 4 x 4 inputs in the order of `neighbours`: offsets first, then phases.
+    toeplitz = toeplitz.reshape(4, 2, 2, 2, 2, inputs, outputs).transpose(1, 3, 2, 5, 4, 0, 6)
+    toeplitz = toeplitz.reshape(16 * inputs, 4 * outputs)
+    conv = jnp.einsum("ij,il->jl", toeplitz, phases.neighbours(x))
+    return conv.reshape(4, outputs, -1)
 
 
-def second_block(conv_DTFS: jax.Array, layer: Layer, moments: Moments) -> jax.Array:
-    """pool(relu(norm(·))) of what `second_convolution` made; `moments` are of the same."""
+def second_moments(conv: jax.Array, phases: Phases, dtype: jnp.dtype) -> Moments:
+    """Moments of what `second_convolution` made, over its pixels."""
+    exists = phases.second_conv_pixels()[:, None]
+    conv = jnp.where(exists, conv.astype(dtype), 0)
+    rows, columns = phases.first
+    count = rows * columns * phases.segments
+    return Moments(*(x.sum(-1).sum(0) / count for x in (conv, conv**2)))
+
+
+def second_block(conv: jax.Array, layer: Layer, moments: Moments, phases: Phases) -> jax.Array:
+    """pool(relu(norm(·))) of what `second_convolution` made, [D, L']; `moments` are of the same."""
     signed = layer._replace(scale=layer.scale * sign(layer.scale))
-    gain, shift = signed.affine(moments)
-    segments = conv_DTFS.shape[-1]
-    gain, shift = (along_segments(x.astype(conv_DTFS.dtype), segments) for x in (gain, shift))
-    return jax.nn.relu(max_pool(conv_DTFS) * gain + shift)
+    gain, shift = (x.astype(conv.dtype)[:, None] for x in signed.affine(moments))
+    return jax.nn.relu(pool(conv, phases.second_conv_pixels()[:, None]) * gain + shift)
 
 
-def moments_of(x_DTFS: jax.Array, dtype: jnp.dtype) -> Moments:
-    """Raw moments over everything but the channel."""
-    wide = x_DTFS.astype(dtype)
-    count = x_DTFS[0].size
-    return Moments(*(total(each, axes=(1, 2)) / count for each in (wide, wide**2)))
+def pool(x: jax.Array, exists: np.ndarray) -> jax.Array:
+    """Of the four values along the first axis the largest one that exists.
 
-
-def max_pool(x_DTFS: jax.Array) -> jax.Array:
-    """2 x 2 maximum with stride 2 and padding 1 over frames and bands.
-
-    The border is padded with copies of itself, which leave a maximum as it is.
+    Split, not sliced: the transpose of a split is one concatenation.
     """
-    frames, bands = x_DTFS.shape[1:3]
-    pad = ((0, 0), (1, 1 - frames % 2), (1, 1 - bands % 2), (0, 0))
-    x = jnp.pad(x_DTFS, pad, mode="edge")
-    x = jnp.maximum(x[:, ::2], x[:, 1::2])
-    return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
 
+    def larger(a, a_exists, b, b_exists):
+        return jnp.where(a_exists & ((a >= b) | ~b_exists), a, b), a_exists | b_exists
 
-def pooling_rows(x: jax.Array, odd: bool) -> jax.Array:
-    """One of the two rows in every pooling window: rows (0, 2, 4, ...) or (0, 1, 3, 5, ...)."""
-    if not odd:
-        return x[::2] if len(x) % 2 else jnp.concatenate([x[::2], x[-1:]])
-    return jnp.concatenate([x[:1], x[1::2]])
-
-
-def along_segments(x_D: jax.Array, segments: int) -> jax.Array:
-    """[D] -> [D, 1, 1, S]. Spelt out, so that its transpose sums over frames and bands first, as
-    vectors of segments, and over segments last."""
-    return jnp.broadcast_to(x_D[:, None], (len(x_D), segments))[:, None, None]
-
-
-def total(x: jax.Array, axes: tuple[int, ...] = (0, 1)) -> jax.Array:
-    """Sum over `axes`, then over segments, the last axis: vectors first, as in `along_segments`."""
-    return x.sum(axes).sum(-1)
+    a, b, c, d = zip((each[0] for each in jnp.split(x, 4)), exists, strict=True)
+    return larger(*larger(*a, *b), *larger(*c, *d))[0]
 
 
 def sign(x: jax.Array) -> jax.Array:
