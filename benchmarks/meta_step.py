@@ -1,0 +1,181 @@
+"""Times one meta-step as training takes it: python -m benchmarks.meta_step --estimator=second_order
+
+Random songs, everything else as in training: tasks are drawn inside the compiled step. Prints one
+JSON object: seconds, compile time, memory, operations and bytes of the compiled program, and what
+share that is of the large-matmul rate and the memory bandwidth measured in the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import machine, process
+from benchmarks.problem import Problem, from_flags, parser, random_songs
+from dsaml_jax.corpus import Tables
+from dsaml_jax.experiment import InnerConfig, OptimizerConfig, TaskConfig
+from dsaml_jax.model import DSAMLConfig
+from dsaml_jax.tasks import draw_tasks
+from dsaml_jax.training.state import initial_state
+from dsaml_jax.training.step import make_meta_step
+
+OUTER_RATE = 5e-5
+"""Of Adam, as released."""
+
+
+class Timed:
+    """A compiled meta-step with its state.
+
+    Attributes:
+      compile_seconds: tracing, lowering and compiling.
+      compiled: the program.
+    """
+
+    def __init__(self, problem: Problem, adapter_clips: int = 1):
+        self.problem = problem
+        self.model = DSAMLConfig(
+            dim=problem.dim,
+            heads=problem.heads,
+            layers=problem.layers,
+            feed_forward=problem.feed_forward,
+            lstm_dim=problem.lstm_dim,
+            predictor_dim=problem.predictor_dim,
+            dropout=problem.dropout,
+            normalization=problem.normalization,
+            dtype=problem.dtype,
+            adapter_clips=adapter_clips,
+        )
+        self.tables = tables(problem)
+        self.key = jax.random.key(0)
+        outer = optax.adam(OUTER_RATE)
+        image = (problem.frames, problem.bands)
+        self.state = initial_state(self.model, outer, jax.random.key(1), image, problem.dim)
+        inner = InnerConfig(
+            steps=problem.inner_steps,
+            estimator=problem.estimator,
+            optimizer=OptimizerConfig("sgd", {"learning_rate": problem.inner_rate}),
+        )
+        sizes = TaskConfig(problem.tasks, problem.shots, problem.queries)
+        step = make_meta_step(self.model, sizes, inner, outer)
+        start = time.perf_counter()
+        self.compiled = step.lower(self.state, self.tables, self.key).compile()
+        self.compile_seconds = time.perf_counter() - start
+
+    def step(self) -> tuple[float, dict[str, float]]:
+        """Takes a step; its seconds and its metrics."""
+        start = time.perf_counter()
+        self.state, metrics = self.compiled(self.state, self.tables, self.key)
+        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        return time.perf_counter() - start, metrics
+
+    def next_draw(self) -> np.ndarray:
+        """[tasks, songs]: the songs of the next step's tasks, the support first."""
+        key, _ = jax.random.split(jax.random.fold_in(self.key, self.state.step))
+        sizes = dict(
+            meta_batch=self.problem.tasks, support=self.problem.shots, query=self.problem.queries
+        )
+        draw = draw_tasks(key, self.tables, **sizes)
+        return np.concatenate([draw.support, draw.query], axis=1)
+
+
+def tables(problem: Problem) -> Tables:
+    """Random songs, each rated by one annotator."""
+    songs = {name: jnp.asarray(value) for name, value in random_songs(problem).items()}
+    count = problem.tasks * problem.songs
+    rating = jnp.arange(count, dtype=jnp.int32)
+    return Tables(
+        **songs,
+        valid=jnp.ones((count, problem.segments), bool),
+        song_of=rating,
+        annotator_of=rating // problem.songs,
+        ratings_of=rating.reshape(problem.tasks, problem.songs),
+        counts=jnp.full(problem.tasks, problem.songs, jnp.int32),
+    )
+
+
+def measure(problem: Problem, repeats: int, adapter_clips: int = 1) -> dict:
+    """What this module prints."""
+    load = process.load()
+    timed = Timed(problem, adapter_clips)
+    before = memory_in_use()
+    timed.step()
+    seconds = [timed.step()[0] for _ in range(repeats)]
+    median = statistics.median(seconds)
+    memory, cost = timed.compiled.memory_analysis(), timed.compiled.cost_analysis() or {}
+    peak_flops, peak_bytes = machine.matmul_rate(problem.dtype), machine.memory_bandwidth()
+    flops, moved = cost.get("flops"), cost.get("bytes accessed")
+    return {
+        "problem": vars(problem),
+        "device": jax.devices()[0].device_kind,
+        "seconds": median,
+        "fastest": min(seconds),
+        "slowest": max(seconds),
+        "compile_seconds": timed.compile_seconds,
+        "temp_bytes": memory.temp_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "device_bytes_before": before,
+        "device_bytes_peak": memory_in_use("peak_bytes_in_use"),
+        # XLA counts the body of a loop once, so these two are lower bounds.
+        "counted_flops": flops,
+        "counted_bytes": moved,
+        "model_flops": model_flops(problem),
+        "matmul_flops_per_second": peak_flops,
+        "bandwidth_bytes_per_second": peak_bytes,
+        "share_of_matmul_rate": model_flops(problem) / median / peak_flops,
+        "load": {"before": load, "after": process.load()},
+    }
+
+
+def model_flops(problem: Problem) -> float:
+    """Multiplications and additions that the method needs, from its sizes.
+
+    The forward pass of a clip is counted by layer; a gradient takes two more passes of that cost
+    (without the input's gradient, which the first convolution does not need). Exact second order
+    takes, at each inner step, one Hessian-vector product: four passes more. Nothing is counted for
+    elementwise work, or for anything computed again.
+    """
+    segments, dim = problem.segments, problem.dim
+    rows, columns = problem.frames + 2, problem.bands + 2
+    first = 3 * 8 * rows * columns
+    rows, columns = rows // 2 + 1, columns // 2 + 1
+    second = 9 * 8 * 16 * rows * columns
+    rows, columns = rows // 2 + 1, columns // 2 + 1
+    segment = first + second + 16 * rows * columns + rows * columns * dim + dim**2
+    # Two passes; the three terms of attention are scores, distances and the weighted sum.
+    layer = 4 * dim**2 + 2 * dim * problem.feed_forward + 3 * segments * dim + segments * dim
+    segment += 2 * problem.layers * layer
+    segment += 2 * 4 * problem.lstm_dim * (dim + problem.lstm_dim)
+    segment += 2 * problem.lstm_dim * problem.predictor_dim + 2 * problem.predictor_dim
+    clip = 2 * segments * segment
+    gradients = problem.inner_steps * problem.shots + problem.queries
+    products = problem.inner_steps * problem.shots * (problem.estimator == "second_order")
+    return float(problem.tasks * clip * (3 * gradients + 4 * products))
+
+
+def memory_in_use(field: str = "bytes_in_use") -> int | None:
+    """Of the device; None where it does not tell (a CPU)."""
+    return (jax.devices()[0].memory_stats() or {}).get(field)
+
+
+def main() -> None:
+    flags = parser(__doc__.splitlines()[0])
+    flags.add_argument("--repeats", type=int, default=5)
+    flags.add_argument("--adapter_clips", type=int, default=1)
+    flags.add_argument("--json", type=Path, help="also write the object to this file")
+    given = flags.parse_args()
+    measured = measure(from_flags(given), given.repeats, given.adapter_clips)
+    text = json.dumps(measured, indent=1)
+    print(text)
+    if given.json:
+        given.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
