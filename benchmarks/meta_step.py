@@ -15,13 +15,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from benchmarks import machine, process
 from benchmarks.problem import Problem, from_flags, parser, random_songs
 from dsaml_jax.corpus import Tables
-from dsaml_jax.experiment import InnerConfig, OptimizerConfig, TaskConfig
+from dsaml_jax.experiment import TaskConfig
+from dsaml_jax.inner import InnerConfig, outer_optimizer
 from dsaml_jax.model import DSAMLConfig
+from dsaml_jax.optimizers import OptimizerConfig
 from dsaml_jax.tasks import draw_tasks
 from dsaml_jax.training.state import initial_state
 from dsaml_jax.training.step import make_meta_step
@@ -54,16 +55,24 @@ class Timed:
         )
         self.tables = tables(problem)
         self.key = jax.random.key(0)
-        outer = optax.adam(OUTER_RATE)
-        image = (problem.frames, problem.bands)
-        self.state = initial_state(self.model, outer, jax.random.key(1), image, problem.dim)
         inner = InnerConfig(
             steps=problem.inner_steps,
-            estimator=problem.estimator,
+            adapt="all",
             optimizer=OptimizerConfig("sgd", {"learning_rate": problem.inner_rate}),
+            rates="fixed",
+            rates_learning_rate=0.0,
+            estimator=problem.estimator,
+            engine=problem.engine,
+            chunk=0,
+            multi_step=0.0,
+        )
+        outer = outer_optimizer(OptimizerConfig("adam", {"learning_rate": OUTER_RATE}), 0.0, inner)
+        image = (problem.frames, problem.bands)
+        self.state = initial_state(
+            self.model, inner.loop(), outer, jax.random.key(1), image, problem.dim
         )
         sizes = TaskConfig(problem.tasks, problem.shots, problem.queries)
-        step = make_meta_step(self.model, sizes, inner, outer)
+        step = make_meta_step(self.model, sizes, inner, outer, steps=1)
         start = time.perf_counter()
         self.compiled = step.lower(self.state, self.tables, self.key).compile()
         self.compile_seconds = time.perf_counter() - start

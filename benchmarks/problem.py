@@ -22,6 +22,7 @@ class Problem:
       inner_steps: K, of SGD with rate `inner_rate`.
       shots, queries: songs of an annotator to adapt on, and to be tested on.
       estimator: of the meta-gradient, "first_order" or "second_order".
+      engine: of exact meta-gradients; ours alone.
       dtype: of the arithmetic.
       dropout: rate; 0 makes two implementations comparable number by number.
       normalization: of the adapter; "batch" is what the PyTorch release does.
@@ -36,6 +37,7 @@ class Problem:
     shots: int = 1
     queries: int = 15
     estimator: str = "first_order"
+    engine: str = "remat"
     dtype: str = "float32"
     dropout: float = 0.1
     normalization: str = "batch"
