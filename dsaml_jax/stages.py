@@ -76,7 +76,7 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
     check_tasks(
         corpora["train"], meta_batch=tasks.meta_batch, support=tasks.support, source="train"
     )
-    if experiment.diagnostics.every:
+    if experiment.diagnostics.every and any(s.inner.steps for s in stages_of(experiment)):
         check_study(experiment)
     key = jax.random.key(experiment.seed)
     fitted = {}
