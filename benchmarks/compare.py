@@ -3,8 +3,8 @@
 Both sides take the same weights and the same songs, each in a process of its own, and take turns:
 what else the machine does meets both alike. The ratio is the median over pairs of steps, with the
 lowest and the highest pair. Without dropout the first steps' query loss and meta-gradient norm must
-agree, and are printed. Memory is what a process needed beyond its libraries and the songs, at its
-peak, after compiling.
+agree, and are printed. Memory is what a process needs at the peak of a step beyond what it had
+before the first one (libraries, songs, weights, what compiling left).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def compare(problem: Problem, pairs: int, torch_python: str, device: str = "cpu"
             if not np.isclose(*values, rtol=1e-2):
                 raise SystemExit(f"The sides disagree: {field} is {values[0]} and {values[1]}.")
     ratios = [b["seconds"] / a["seconds"] for a, b in steps]
-    memory = [max(side["bytes"] for side in each) for each in zip(*steps, strict=True)]
+    memory = [max(side["bytes"] for side in each) for each in zip(first, *steps, strict=True)]
     return {
         "speed_ratio": statistics.median(ratios),
         "low": min(ratios),
@@ -110,16 +110,15 @@ def serve_jax(problem: Problem, folder: Path) -> None:
 
     on_cpu = jax.default_backend() == "cpu"
     jax.config.update("jax_enable_compilation_cache", False)
-    before = process.memory()
     timed = Timed(problem)
     weights = flax.traverse_util.flatten_dict(jax.device_get(timed.state.params), sep="/")
     np.savez(folder / "weights.npz", **weights)
     draw = timed.next_draw()
     songs = {name: getattr(timed.tables, name) for name in ("log_mel", "embedding", "curve")}
     np.savez(folder / "songs.npz", **{name: np.asarray(x)[draw] for name, x in songs.items()})
-    before += sum(x.nbytes for x in songs.values())
     memory = timed.compiled.memory_analysis()
     say(compile_seconds=timed.compile_seconds, temp_bytes=memory.temp_size_in_bytes)
+    before = process.memory()
     for _ in sys.stdin:
         process.forget_peak_memory()
         used_cpu = time.process_time()
@@ -143,10 +142,10 @@ def serve_torch(problem: Problem, folder: Path, device: str) -> None:
     weights, songs = load(folder / "weights.npz"), load(folder / "songs.npz")
     dtype = getattr(torch, problem.dtype)
     tasks = {name: torch.from_numpy(x).to(device, dtype) for name, x in songs.items()}
-    before = process.memory()
     model = torch_baseline.build(problem, weights, device)
     optimizer = torch.optim.Adam(model.parameters(), 5e-5)
     say()
+    before = process.memory()
     for _ in sys.stdin:
         process.forget_peak_memory()
         start, used_cpu = time.perf_counter(), time.process_time()

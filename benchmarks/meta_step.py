@@ -71,7 +71,7 @@ class Timed:
         self.state = initial_state(
             self.model, inner.loop(), outer, jax.random.key(1), image, problem.dim
         )
-        sizes = TaskConfig(problem.tasks, problem.shots, problem.queries)
+        sizes = TaskConfig(problem.tasks, problem.shots, problem.queries, problem.at_once)
         step = make_meta_step(self.model, sizes, inner, outer, steps=1)
         start = time.perf_counter()
         self.compiled = step.lower(self.state, self.tables, self.key).compile()
@@ -119,6 +119,7 @@ def measure(problem: Problem, repeats: int, adapter_clips: int = 1) -> dict:
     median = statistics.median(seconds)
     memory, cost = timed.compiled.memory_analysis(), timed.compiled.cost_analysis() or {}
     peak_flops, peak_bytes = machine.matmul_rate(problem.dtype), machine.memory_bandwidth()
+    weights = sum(x.size for x in jax.tree.leaves(timed.state.params))
     flops, moved = cost.get("flops"), cost.get("bytes accessed")
     return {
         "problem": vars(problem),
@@ -138,6 +139,9 @@ def measure(problem: Problem, repeats: int, adapter_clips: int = 1) -> dict:
         "matmul_flops_per_second": peak_flops,
         "bandwidth_bytes_per_second": peak_bytes,
         "share_of_matmul_rate": model_flops(problem) / median / peak_flops,
+        "weights": weights,
+        "model_bytes": model_bytes(problem, weights),
+        "share_of_bandwidth": model_bytes(problem, weights) / median / peak_bytes,
         "load": {"before": load, "after": process.load()},
     }
 
@@ -166,6 +170,18 @@ def model_flops(problem: Problem) -> float:
     gradients = problem.inner_steps * problem.shots + problem.queries
     products = problem.inner_steps * problem.shots * (problem.estimator == "second_order")
     return float(problem.tasks * clip * (3 * gradients + 4 * products))
+
+
+def model_bytes(problem: Problem, weights: int) -> float:
+    """Bytes that the adapted weights alone must move, which no cache holds at paper size.
+
+    Each task has weights of its own. A gradient reads them forward and backward and writes as
+    much; an inner step then reads gradient and weights and writes weights: six times their size.
+    The query's gradient: three. A Hessian-vector product reads weights and direction twice each and
+    writes one array of their size. Weights are float32 whatever the arithmetic is.
+    """
+    inner = problem.inner_steps * (6 + 5 * (problem.estimator == "second_order"))
+    return 4.0 * weights * problem.tasks * (inner + 3)
 
 
 def memory_in_use(field: str = "bytes_in_use") -> int | None:

@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(dataclasses.asdict(DSAMLConfig()))
 
     # A meta-step: 16 annotators, each adapted on 1 song and tested on 15.
-    config.tasks = ConfigDict({"meta_batch": 16, "support": 1, "query": 15})
+    config.tasks = ConfigDict({"meta_batch": 16, "support": 1, "query": 15, "at_once": 0})
 
     # 16 inner steps of SGD over all weights; the release is first order only.
     config.inner = ConfigDict()

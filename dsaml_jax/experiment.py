@@ -81,15 +81,23 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
-    """Attributes: meta_batch: annotators a meta-step; support, query: songs of each."""
+    """Which tasks a meta-step takes.
+
+    Attributes:
+      meta_batch: annotators a meta-step.
+      support, query: songs of each.
+      at_once: annotators computed at once, the others after them; 0 for all. Speed and memory only.
+    """
 
     meta_batch: int
     support: int
     query: int
+    at_once: int
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            at_least(f"tasks.{field.name}", getattr(self, field.name), 1)
+        for name in ("meta_batch", "support", "query"):
+            at_least(f"tasks.{name}", getattr(self, name), 1)
+        at_least("tasks.at_once", self.at_once, 0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dsaml_jax.model import dropout
 from dsaml_jax.model.config import DSAMLConfig
 from dsaml_jax.model.initializers import fan_in_uniform, linear
 from dsaml_jax.model.lstm import lstm
@@ -27,7 +28,9 @@ class Predictor(nn.Module):
         hidden, _ = lstm(gates_S2NG, jnp.stack([kernel_1, kernel_2]), config.lstm_unroll)
         hidden = jnp.concatenate([hidden[:, 0], hidden[::-1, 1]], axis=-1).swapaxes(0, 1)
         hidden = linear(config, config.predictor_dim, "hidden")(hidden)
-        hidden = nn.Dropout(config.dropout)(hidden, deterministic=deterministic)
+        if config.dropout and not deterministic:
+            key = self.make_rng("dropout")
+            hidden *= dropout.factors(key, config.dropout, [hidden.shape], hidden.dtype)[0]
         return linear(config, 2, "output")(hidden)
 
 

@@ -6,10 +6,14 @@ Shapes: P passes (local first), N clips, H heads, S segments, D width, K = D / H
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dsaml_jax.model import dropout
+from dsaml_jax.model.activations import gelu, standardize
 from dsaml_jax.model.config import DSAMLConfig
 from dsaml_jax.model.initializers import linear
 
@@ -27,9 +31,17 @@ class DualScaleTransformer(nn.Module):
         bands = self.config.bands
         x = jnp.broadcast_to(x_NSD, (len(bands), *x_NSD.shape))
         bias_PSS = jnp.stack([band_bias(x_NSD.shape[1], width) for width in bands])
+        config, segments = self.config, x.shape[-2]
+        factors = [1.0] * (3 * config.layers)
+        if config.dropout and not deterministic:
+            maps_shape = (*x.shape[:-2], config.heads, segments, segments)
+            shapes = [maps_shape, x.shape, x.shape] * config.layers
+            key = self.make_rng("dropout")
+            factors = dropout.factors(key, config.dropout, shapes, x.dtype)
         maps = []
-        for i in range(self.config.layers):
-            x, attention = EncoderLayer(self.config, name=f"layer_{i}")(x, bias_PSS, deterministic)
+        for i in range(config.layers):
+            layer = EncoderLayer(config, name=f"layer_{i}")
+            x, attention = layer(x, bias_PSS, factors[3 * i : 3 * i + 3])
             maps.append(attention)
         return jax.nn.sigmoid(x.sum(0)), jnp.stack(maps, axis=1)
 
@@ -41,26 +53,32 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, bias_PSS: jax.Array, deterministic: bool
+        self, x: jax.Array, bias_PSS: jax.Array, factors: Sequence[jax.Array | float]
     ) -> tuple[jax.Array, jax.Array]:
+        """`factors` of dropout: on the attention maps, after attention, after the feed-forward."""
         config = self.config
+        on_maps, on_attended, on_hidden = factors
+        attended, maps = RelativeAttention(config, name="attention")(x, bias_PSS, on_maps)
+        x = LayerNorm(config, name="attention_norm")(x + attended * on_attended)
+        hidden = gelu(linear(config, config.feed_forward, "expand")(x))
+        hidden = linear(config, config.dim, "contract")(hidden)
+        return LayerNorm(config, name="output_norm")(x + hidden * on_hidden), maps
 
-        def add_and_norm(residual, update, name):
-            update = nn.Dropout(config.dropout)(update, deterministic=deterministic)
-            norm = nn.LayerNorm(
-                epsilon=config.layer_norm_epsilon,
-                dtype=config.compute_dtype,
-                param_dtype=jnp.dtype(config.param_dtype),
-                use_fast_variance=False,
-                name=name,
-            )
-            return norm(residual + update)
 
-        attended, maps = RelativeAttention(config, name="attention")(x, bias_PSS, deterministic)
-        x = add_and_norm(x, attended, "attention_norm")
-        hidden = linear(config, config.feed_forward, "expand")(x)
-        hidden = jax.nn.gelu(hidden, approximate=False)
-        return add_and_norm(x, linear(config, config.dim, "contract")(hidden), "output_norm"), maps
+class LayerNorm(nn.Module):
+    """y = scale · standardize(x) + bias (Ba et al. 2016), over the last axis."""
+
+    config: DSAMLConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        config, shape = self.config, x.shape[-1:]
+        dtype = jnp.dtype(config.param_dtype)
+        scale = self.param("scale", nn.initializers.ones, shape, dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, dtype)
+        wide = x.astype(config.statistics_dtype)
+        normal, _ = standardize(wide, config.layer_norm_epsilon)
+        return (normal * scale + bias).astype(config.compute_dtype)
 
 
 class RelativeAttention(nn.Module):
@@ -74,8 +92,9 @@ class RelativeAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, bias_PSS: jax.Array, deterministic: bool
+        self, x: jax.Array, bias_PSS: jax.Array, factor: jax.Array | float
     ) -> tuple[jax.Array, jax.Array]:
+        """`factor` of dropout on the maps; those that are returned are before it."""
         config = self.config
         segments, head_dim = x.shape[-2], config.dim // config.heads
         query, key, value = (
@@ -103,8 +122,8 @@ class RelativeAttention(nn.Module):
             jnp.asarray(head_dim, config.statistics_dtype)
         )
         maps = jax.nn.softmax(scores + bias_PSS[:, None, None].astype(scores.dtype))
-        dropped = nn.Dropout(config.dropout)(maps, deterministic=deterministic)
-        mixed = jnp.einsum("...hij,...jhk->...ihk", dropped.astype(x.dtype), value)
+        dropped = maps.astype(x.dtype) * factor
+        mixed = jnp.einsum("...hij,...jhk->...ihk", dropped, value)
         return linear(config, config.dim, "output")(mixed.reshape(x.shape)), maps
 
 

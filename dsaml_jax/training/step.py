@@ -52,7 +52,14 @@ def make_meta_step(
     one_task = functools.partial(
         inner.build_estimator(), dsaml_problem(model, train=True), inner.loop()
     )
-    all_tasks = jax.vmap(one_task, in_axes=(None, 0, 0, None))
+
+    def all_tasks(learner, task, keys, progress):
+        if not tasks.at_once:
+            return jax.vmap(one_task, in_axes=(None, 0, 0, None))(learner, task, keys, progress)
+        together = tasks.at_once if tasks.at_once > 1 else None
+        return jax.lax.map(
+            lambda one: one_task(learner, *one, progress), (task, keys), batch_size=together
+        )
 
     @functools.partial(jax.jit, donate_argnums=0)
     def meta_step(state: TrainState, tables: Tables, key: jax.Array):

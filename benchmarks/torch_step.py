@@ -1,0 +1,55 @@
+"""Times PyTorch's meta-step alone: python -m benchmarks.torch_step --device=cuda
+
+The counterpart of `meta_step`; `compare` takes turns between the two.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks import process, torch_baseline
+from benchmarks.problem import Problem, from_flags, parser, random_songs
+
+
+def measure(problem: Problem, repeats: int, device: str) -> dict:
+    """Median seconds of a step after one that is not counted."""
+    dtype = getattr(torch, problem.dtype)
+    tasks = {
+        name: torch.from_numpy(x.reshape(problem.tasks, problem.songs, *x.shape[1:]))
+        for name, x in random_songs(problem).items()
+    }
+    tasks = {name: x.to(device, dtype) for name, x in tasks.items()}
+    model = torch_baseline.TorchDSAML(problem).to(device, dtype)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-5)
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        torch_baseline.meta_step(model, optimizer, tasks, problem)  # waits: it returns floats
+        seconds.append(time.perf_counter() - start)
+    return {
+        "problem": vars(problem),
+        "seconds": statistics.median(seconds[1:]),
+        "device_bytes_peak": None if device == "cpu" else torch.cuda.max_memory_allocated(),
+        "load": process.load(),
+    }
+
+
+def main() -> None:
+    flags = parser(__doc__.splitlines()[0])
+    flags.add_argument("--repeats", type=int, default=3)
+    flags.add_argument("--device", default="cpu", help="cpu or cuda")
+    flags.add_argument("--json", type=Path, help="also write the object to this file")
+    given = flags.parse_args()
+    text = json.dumps(measure(from_flags(given), given.repeats, given.device), indent=1)
+    print(text)
+    if given.json:
+        given.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
