@@ -11,6 +11,11 @@ from configs import demo
 def get_config():
     config = demo.get_config()
     config.inner.steps = 4
+    config.inner.adapt = "all"
+    config.inner.rates = "fixed"
+    config.inner.rates_learning_rate = 0.0
+    config.inner.estimator = "second_order"
+    config.inner.optimizer.options.learning_rate = 0.01
     config.diagnostics.every = 15
     config.comparison.seeds = (0, 1, 2)
     config.comparison.cost_steps = (1, 2, 4, 8, 16)
