@@ -194,6 +194,7 @@ def data_figure(
             axis.yaxis.set_major_formatter("{x:g}")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(f"{title.split()[-1]}s, most first")
+    _save(figure, path)
 
 
 def study_figure(
