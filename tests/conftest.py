@@ -14,6 +14,11 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0" + EMITTE
 
 import jax  # noqa: E402
 
+# librosa compiles functions where it is imported, into a cache that processes which start at the
+# same moment can leave in a state that crashes (numba issue 10128): fill it before the workers do.
+import librosa.core.pitch  # noqa: E402
+import librosa.util.utils  # noqa: E402, F401
+
 CACHE = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -5,6 +5,7 @@ import dataclasses
 import librosa
 import numpy as np
 import pytest
+import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,8 +82,8 @@ def test_tempo_sets_the_distance_of_the_drums():
 
 def test_density_adds_onsets():
     def onsets(z):
-        times = librosa.onset.onset_detect(y=play(density=z), sr=16_000, units="time")
-        return len(times)
+        strength = librosa.onset.onset_strength(y=play(density=z), sr=16_000)
+        return len(scipy.signal.find_peaks(strength, prominence=0.1 * strength.max())[0])
 
     assert onsets(2) > 1.3 * onsets(-2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib
 import itertools
 import multiprocessing
 import os
@@ -45,6 +46,9 @@ def over_processes(
             yield from map(function, jobs)
         return
     jobs = iter(jobs)
+    # Importing this compiles into a cache that is not safe to fill from several processes at once
+    # (numba issue 10128): it is filled here, before they start.
+    importlib.import_module("librosa.util.utils")
     context = multiprocessing.get_context("spawn")  # a fork would share the threads' locks of JAX
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start)
     try:
