@@ -7,6 +7,7 @@ share that is of the large-matmul rate and the memory bandwidth measured in the 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import time
@@ -18,9 +19,10 @@ import numpy as np
 
 from benchmarks import machine, process
 from benchmarks.problem import Problem, from_flags, parser, random_songs
+from configs import base
 from dsaml_jax.corpus import Tables
-from dsaml_jax.experiment import TaskConfig
-from dsaml_jax.inner import InnerConfig, outer_optimizer
+from dsaml_jax.experiment import TaskConfig, experiment_from_config
+from dsaml_jax.inner import outer_optimizer
 from dsaml_jax.model import DSAMLConfig
 from dsaml_jax.optimizers import OptimizerConfig
 from dsaml_jax.tasks import draw_tasks
@@ -55,16 +57,12 @@ class Timed:
         )
         self.tables = tables(problem)
         self.key = jax.random.key(0)
-        inner = InnerConfig(
+        inner = dataclasses.replace(
+            experiment_from_config(base.get_config().to_dict()).inner,
             steps=problem.inner_steps,
-            adapt="all",
             optimizer=OptimizerConfig("sgd", {"learning_rate": problem.inner_rate}),
-            rates="fixed",
-            rates_learning_rate=0.0,
             estimator=problem.estimator,
             engine=problem.engine,
-            chunk=0,
-            multi_step=0.0,
         )
         outer = outer_optimizer(OptimizerConfig("adam", {"learning_rate": OUTER_RATE}), 0.0, inner)
         image = (problem.frames, problem.bands)
@@ -81,7 +79,8 @@ class Timed:
         """Takes a step; its seconds and its metrics."""
         start = time.perf_counter()
         self.state, metrics = self.compiled(self.state, self.tables, self.key)
-        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        scalars = jax.device_get(metrics.scalars)
+        metrics = {name: float(value) for name, value in scalars.items()}
         return time.perf_counter() - start, metrics
 
     def next_draw(self) -> np.ndarray:
