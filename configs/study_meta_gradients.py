@@ -16,8 +16,8 @@ def get_config():
     config.inner.rates_learning_rate = 0.0
     config.inner.estimator = "second_order"
     config.inner.optimizer.options.learning_rate = 0.01
-    config.diagnostics.every = 15
-    config.comparison.seeds = (0, 1, 2)
+    config.diagnostics.every = 25
+    config.comparison.seeds = (0, 1)
     config.comparison.cost_steps = (1, 2, 4, 8, 16)
     implicit = {"estimator": "implicit", "proximal": 1.0, "solver_steps": 5}
     config.comparison.variants = {

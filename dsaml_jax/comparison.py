@@ -24,7 +24,7 @@ from dsaml_jax.run import run
 from dsaml_jax.stages import check_inner, initial_meta_state
 from dsaml_jax.study import REPEATS, mean_gradient
 from dsaml_jax.training.diagnosis import check_study, study_key
-from dsaml_jax.workdir import open_workdir
+from dsaml_jax.workdir import open_workdir, write_json
 
 LOG = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def compare(experiment: Experiment, workdir: Path) -> str:
             trials.setdefault(name, {})[seed] = _read(folder)
             _write(experiment, Comparison(trials, {}), workdir)
             LOG.info("%s, seed %d: adapted CCC %.3f", name, seed, trials[name][seed].ccc[0])
-    return _write(experiment, Comparison(trials, _costs(experiment, every)), workdir)
+    return _write(experiment, Comparison(trials, _costs(experiment, every, workdir)), workdir)
 
 
 def _write(experiment: Experiment, compared: Comparison, workdir: Path) -> str:
@@ -132,14 +132,19 @@ def _read(folder: Path) -> Trial:
     return Trial(interval("intervals", "adapted"), interval("differences", "population"), cosine)
 
 
-def _costs(experiment: Experiment, every: dict[str, Experiment]) -> dict[int, dict[str, Cost]]:
+def _costs(
+    experiment: Experiment, every: dict[str, Experiment], workdir: Path
+) -> dict[int, dict[str, Cost]]:
     """Of one meta-batch's gradient at fresh weights, for each number of inner steps.
 
-    A variant that needs more inner steps is left out.
+    A variant that needs more inner steps is left out. Kept in `costs.json`, number by number.
     """
-    tables = load_corpora(experiment)["train"].tables if experiment.comparison.cost_steps else None
-    found = {}
-    for steps in experiment.comparison.cost_steps:
+    file = workdir / "costs.json"
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    wanted = experiment.comparison.cost_steps
+    left = [steps for steps in wanted if str(steps) not in kept]
+    tables = load_corpora(experiment)["train"].tables if left else None
+    for steps in left:
         functions, arguments = {}, {}
         for name, variant in every.items():
             try:
@@ -153,5 +158,7 @@ def _costs(experiment: Experiment, every: dict[str, Experiment]) -> dict[int, di
                 changed, inner.build_estimator(), tables, weights, study_key(experiment)
             )
         measured = measure(functions, arguments, REPEATS)
-        found[steps] = {name: each.cost for name, each in measured.items()}
-    return found
+        kept[str(steps)] = {name: each.cost._asdict() for name, each in measured.items()}
+        write_json(file, kept)
+        LOG.info("cost at %d inner steps measured", steps)
+    return {k: {name: Cost(**cost) for name, cost in kept[str(k)].items()} for k in wanted}

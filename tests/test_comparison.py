@@ -10,6 +10,7 @@ from dsaml_jax.comparison import Comparison, Trial, compare, variants
 from dsaml_jax.errors import UserError
 from dsaml_jax.experiment import experiment_from_config
 from dsaml_jax.meta.diagnostics import Cost
+from dsaml_jax.workdir import write_json
 from tests import tiny
 
 FIXED = {"rates": "fixed", "rates_learning_rate": 0.0}
@@ -29,7 +30,13 @@ def test_a_comparison_runs_every_variant_and_goes_on_where_it_stopped(tmp_path):
     workdir.mkdir()
     one = {"reptile": {"estimator": "reptile", **FIXED}}
     small = {"population.steps": 2, "meta.steps": 2}
+    small["comparison.cost_steps"] = (1, 4)
+    # What was measured before the comparison was stopped is not measured again.
+    measured = {"reptile": {"temp_bytes": 3 * 2**20, "seconds": 0.125}}
+    write_json(workdir / "costs.json", {"4": measured})
     text = compare(experiment(tmp_path / "data", one, **small), workdir)
+    assert json.loads((workdir / "costs.json").read_text())["4"] == measured
+    assert "| K = 1 | K = 4 |" in text and "0.125 / 3 |" in text
     assert "2 of 2 runs" in text and (workdir / "comparison.md").read_text() == text
     assert (workdir / "comparison.png").read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((workdir / "comparison.csv").open()))
