@@ -1,12 +1,12 @@
-"""`study_meta_gradients` cut down to minutes: a tiny model, few songs, no diagnoses, no costs."""
+"""`study_all_weights` cut down to minutes: a tiny model, few songs, no diagnoses, no costs."""
 
-from configs import study_meta_gradients
+from configs import study_all_weights
 
 VARIANTS = ("exact", "exact, head", "first order", "implicit", "reptile")
 
 
 def get_config():
-    config = study_meta_gradients.get_config()
+    config = study_all_weights.get_config()
     config.data.builder.update(
         train_songs=60,
         train_annotators=40,

@@ -35,11 +35,13 @@ class Trial(NamedTuple):
     Attributes:
       ccc: of the adapted model on test, (mean, low, high), 95 % bootstrap over annotators.
       gain: the same of adapted minus population.
+      chosen: meta-step whose weights were best on validation; 0 are those before meta-training.
       cosine: {meta-step: cosine of first order to exact} during training.
     """
 
     ccc: tuple[float, float, float]
     gain: tuple[float, float, float]
+    chosen: int
     cosine: dict[int, float]
 
 
@@ -124,12 +126,23 @@ def _read(folder: Path) -> Trial:
         return found["mean"], found["low"], found["high"]
 
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if line.get("stage") == "meta"]
+    selection = {
+        line["step"]: line["validation/selection"]
+        for line in lines
+        if "validation/selection" in line
+    }
     cosine = {
         line["step"]: line["diagnostics/cosine/all"]
         for line in lines
         if "diagnostics/cosine/all" in line
     }
-    return Trial(interval("intervals", "adapted"), interval("differences", "population"), cosine)
+    return Trial(
+        ccc=interval("intervals", "adapted"),
+        gain=interval("differences", "population"),
+        chosen=max(selection, key=selection.__getitem__),
+        cosine=cosine,
+    )
 
 
 def _costs(

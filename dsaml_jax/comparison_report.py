@@ -32,20 +32,22 @@ def to_markdown(experiment: Experiment, compared: Comparison) -> str:
         f"{', '.join(map(str, seeds))} ({done} of {planned} runs); data {experiment.data.name}.",
         "",
         "| variant | runs | adapted CCC | 95 % interval | least to most over seeds "
-        "| adapted − population | its interval |",
-        "|---|---|---|---|---|---|---|",
+        "| adapted − population | its interval | meta-steps chosen |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     means = summary(compared)
     for name, (ccc, gain) in means.items():
         each = [trial.ccc[0] for trial in compared.trials[name].values()]
+        chosen = ", ".join(str(trial.chosen) for trial in compared.trials[name].values())
         lines.append(
             f"| {name} | {len(each)} | {ccc[0]:.3f} | {ccc[1]:.3f} to {ccc[2]:.3f} | "
             f"{min(each):.3f} to {max(each):.3f} | {gain[0]:+.3f} | {gain[1]:+.3f} to "
-            f"{gain[2]:+.3f} |"
+            f"{gain[2]:+.3f} | {chosen} |"
         )
     lines += [
         "",
-        "Intervals are bootstraps over annotators, their ends averaged over seeds.",
+        "Intervals are bootstraps over annotators, their ends averaged over seeds. The meta-step "
+        "is chosen on validation; 0: no meta-training was better than any.",
         "",
         *_cost_lines(compared),
         *_cosine_lines(compared),
@@ -83,6 +85,16 @@ def advice(compared: Comparison) -> list[str]:
         if helped
         else "No variant's interval against the population model lies above 0 at this size."
     )
+    untrained = [
+        name
+        for name, trials in compared.trials.items()
+        if all(trial.chosen == 0 for trial in trials.values())
+    ]
+    if untrained:
+        sentences.append(
+            "Meta-training did not improve on its first weights on validation, so that these rows "
+            f"do not tell meta-gradients apart: {', '.join(untrained)}."
+        )
     for steps, by_variant in list(compared.costs.items())[-1:]:
         known = [name for name in tied if name in by_variant]
         if known:
@@ -102,6 +114,7 @@ def to_rows(compared: Comparison) -> Iterator[tuple]:
         for seed, trial in trials.items():
             yield name, seed, "", "", "adapted_ccc", *trial.ccc
             yield name, seed, "", "", "adapted_minus_population_ccc", *trial.gain
+            yield name, seed, "", "", "chosen_meta_step", trial.chosen, "", ""
             for step, cosine in trial.cosine.items():
                 yield name, seed, "", step, "cosine_first_order_exact", cosine, "", ""
     for steps, by_variant in compared.costs.items():

@@ -61,7 +61,7 @@ def test_contradictory_variants_are_refused_by_name(tmp_path):
 
 def test_advice_says_what_the_numbers_support():
     def trial(ccc, gain):
-        return {0: Trial((ccc, ccc - 0.02, ccc + 0.02), (gain, gain - 0.01, gain + 0.01), {})}
+        return {0: Trial((ccc, ccc - 0.02, ccc + 0.02), (gain, gain - 0.01, gain + 0.01), 50, {})}
 
     trials = {
         "exact": trial(0.30, 0.05),
