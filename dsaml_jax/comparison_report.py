@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dsaml_jax.experiment import Experiment
+from dsaml_jax.files import whole_file
 
 if TYPE_CHECKING:
     from dsaml_jax.comparison import Comparison
@@ -156,7 +157,8 @@ def figure(path: Path, compared: Comparison) -> None:
     for axis in drawn.axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(True, color="#EEEEEE", linewidth=0.8)
-    drawn.savefig(path, format="png", metadata={"Software": None})
+    with whole_file(path) as file:
+        drawn.savefig(file, format="png", metadata={"Software": None})
 
 
 def _cost_lines(compared: Comparison) -> list[str]:

@@ -12,6 +12,7 @@ import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dsaml_jax.datasets.schema import DIMENSIONS, RATING_HZ
 from dsaml_jax.evaluation.metrics import METRICS, sequence_metrics
+from dsaml_jax.files import whole_file
 
 BLACK, BLUE, ORANGE, GREEN = "#222222", "#0072B2", "#D55E00", "#009E73"
 PURPLE, SKY, GREY, YELLOW = "#CC79A7", "#56B4E9", "#888888", "#E69F00"
@@ -307,4 +309,5 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
         axis.set_axisbelow(True)
         axis.tick_params(labelsize=9)
     # No software version in the file: the same curves give the same bytes.
-    figure.savefig(path, format="png", metadata={"Software": None})
+    with whole_file(Path(path)) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -22,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from dsaml_jax.errors import UserError
+from dsaml_jax.files import PARTIAL, whole_file
 
 KINDS = ("log_mel", "embedding")
-_PARTIAL = ".partial"
 _ABANDONED_S = 600  # nobody writes one entry for so long
 
 
@@ -50,27 +48,8 @@ def write(path: Path, **arrays: np.ndarray) -> None:
     Raises:
       UserError: the folder cannot be written, or the disk is full.
     """
-    partial = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=path.stem, suffix=_PARTIAL, delete=False
-        ) as file:
-            partial = file.name
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException as error:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UserError(
-                f"{path} cannot be written ({error.strerror}); what is done is kept: make room or "
-                "choose another folder with data.prepared, and run again."
-            ) from error
-        raise
+    with whole_file(path, "make room or choose another folder with data.prepared") as file:
+        np.savez(file, **arrays)
 
 
 def read(path: Path, *names: str) -> dict[str, np.ndarray]:
@@ -91,7 +70,7 @@ def read(path: Path, *names: str) -> dict[str, np.ndarray]:
 def remove_partial(folder: str | Path) -> int:
     """Removes what interrupted writes have left behind; returns how many files."""
     removed = 0
-    for path in Path(folder).glob(f"*/*{_PARTIAL}"):
+    for path in Path(folder).glob(f"*/*{PARTIAL}"):
         try:
             if time.time() - path.stat().st_mtime > _ABANDONED_S:
                 path.unlink()

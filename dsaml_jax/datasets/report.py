@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dsaml_jax.datasets.schema import EVERYONE, Song
 from dsaml_jax.errors import UserError
+from dsaml_jax.files import write_json
 
 FILE_NAME = "findings.json"
 """Name of the saved findings, beside the prepared data."""
@@ -170,7 +171,7 @@ class Findings:
     def save(self, folder: Path) -> Path:
         """Writes the findings as JSON into `folder`; the inverse of `load`."""
         path = Path(folder) / FILE_NAME
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_json(path, dataclasses.asdict(self))
         return path
 
 

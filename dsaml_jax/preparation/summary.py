@@ -14,6 +14,7 @@ from dsaml_jax.datasets.report import Findings
 from dsaml_jax.datasets.schema import DIMENSIONS, EVERYONE, Song
 from dsaml_jax.errors import UserError
 from dsaml_jax.experiment import Experiment
+from dsaml_jax.files import write_text
 from dsaml_jax.preparation.songs import Prepared, prepared_songs, read_labels
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def _write(
     folder: Path, findings: Findings, lines: list[str], splits: Mapping[str, Sequence[Song]]
 ) -> None:
     whole = "\n".join([findings.text(shown=None), "", *lines])
-    (folder / "report.txt").write_text(whole + "\n", encoding="utf-8")
+    write_text(folder / "report.txt", whole + "\n")
     findings.save(folder)
     songs = [song for split in splits.values() for song in split]
     plots.data_figure(
