@@ -34,8 +34,12 @@ def finiteness(outcome: Outcome, gradients: Any) -> Finite:
     )
 
 
-def complaint(finite: Finite, *, estimator: str, step: int, order: Sequence[str]) -> str | None:
-    """One sentence that names estimator, step, task and weight; None where all is finite.
+def complaint(
+    finite: Finite, *, estimator: str, step: int, order: Sequence[str], names: Sequence[str] = ()
+) -> str | None:
+    """One sentence that names estimator, step, tasks and weight; None where all is finite.
+
+    Tasks are called by `names` [B], if given, and the first of them is explained.
 
     A value that is not finite spreads backwards: of the weights that it has reached, the one of the
     module that comes last in `order`, the order in which the modules are run, met it first.
@@ -44,7 +48,10 @@ def complaint(finite: Finite, *, estimator: str, step: int, order: Sequence[str]
     bad = ~np.stack(leaves)
     if not bad.any():
         return None
-    task = int(np.flatnonzero(bad.any(0))[0])
+    tasks = np.flatnonzero(bad.any(0))
+    task = int(tasks[0])
+    others = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
+    called = f" ({', '.join(names[i] for i in tasks)})" if names else ""
     place = {module: i for i, module in enumerate(order)}
 
     def reached_at(path: str) -> int:
@@ -63,6 +70,7 @@ def complaint(finite: Finite, *, estimator: str, step: int, order: Sequence[str]
         cause = "its losses are finite, so that only a derivative is not"
         remedy = "use safe_adam for an inner Adam, or try inner.estimator=first_order"
     return (
-        f"Step {step}: the {estimator} meta-gradient of task {task} of {bad.shape[1]} is not "
-        f"finite, first in {where} ({len(reached)} of {len(leaves)} tensors; {cause}); {remedy}."
+        f"Step {step}: the {estimator} meta-gradient of task {task}{others} of {bad.shape[1]}"
+        f"{called} is not finite, first in {where} ({len(reached)} of {len(leaves)} tensors; "
+        f"{cause}); {remedy}."
     )

@@ -19,6 +19,7 @@ class TrainState(NamedTuple):
     rates: learned inner rates; {} where they are fixed.
     statistics: running statistics of the normalisation; {} where none are tracked.
     outer: state of the outer optimiser of (params, rates).
+    skipped: meta-steps, of those taken, that moved nothing: loss or gradient was not finite.
     """
 
     step: jax.Array
@@ -26,6 +27,7 @@ class TrainState(NamedTuple):
     rates: Any
     statistics: Any
     outer: optax.OptState
+    skipped: jax.Array
 
     @property
     def learner(self) -> Learner:
@@ -52,4 +54,5 @@ def restart(
     """Step 0 with copies of given weights (training donates its own) and a fresh optimiser."""
     params, statistics = jax.tree.map(jnp.copy, (params, statistics))
     learner = Learner(params, inner.initial_rates(params))
-    return TrainState(jnp.zeros((), jnp.int32), *learner, statistics, optimizer.init(learner))
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, *learner, statistics, optimizer.init(learner), jnp.copy(zero))

@@ -20,7 +20,7 @@ from dsaml_jax.meta import Learner, Task, rates
 from dsaml_jax.meta.finite import Finite, finiteness
 from dsaml_jax.model import DSAMLConfig
 from dsaml_jax.objective import dsaml_problem
-from dsaml_jax.tasks import draw_tasks
+from dsaml_jax.tasks import Draw, draw_tasks
 from dsaml_jax.training.state import TrainState
 
 
@@ -44,8 +44,9 @@ def make_meta_step(
     """meta_step(state, tables, key) -> (state, metrics), compiled; the state is donated.
 
     θ <- outer update(θ, mean over tasks of the estimate of ∇_θ L_query(θ_K(θ))), and so for the
-    learned inner rates; `steps` meta-steps are the whole of training, for schedules. What is random
-    depends on `key`, the step and the task's place in the meta-batch only. With
+    learned inner rates; `steps` meta-steps are the whole of training, for schedules. Where the loss
+    or the gradient is not finite nothing moves but the step. What is random depends on `key`, the
+    step and the task's place in the meta-batch only. With
     `inner.steps` = 0 it is a step of ordinary training on the query songs, which is how the
     population model is made.
     """
@@ -81,16 +82,27 @@ def make_meta_step(
                 "support_loss_first": outcome.losses[:, 0].mean(),
                 "support_loss_last": outcome.losses[:, -1].mean(),
             }
-        after = TrainState(
-            step=state.step + 1,
-            params=moved.params,
-            rates=moved.rates,
-            statistics=jax.tree.map(lambda x: x.mean(0), report.statistics),
-            outer=outer,
+        # A step that is not finite moves nothing; the next one draws other tasks.
+        fine = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+        metrics["skipped"] = state.skipped + ~fine
+        statistics = jax.tree.map(lambda x: x.mean(0), report.statistics)
+        kept = jax.tree.map(
+            functools.partial(jnp.where, fine),
+            (*moved, statistics, outer),
+            (*state.learner, state.statistics, state.outer),
         )
+        after = TrainState(state.step + 1, *kept, metrics["skipped"])
         return after, Metrics(metrics, finiteness(outcome, gradients))
 
     return meta_step
+
+
+def drawn_annotators(
+    tasks: TaskConfig, tables: Tables, key: jax.Array, step: jax.Array | int
+) -> jax.Array:
+    """[B], whom the meta-step after `step` others adapts to."""
+    draw_key, _ = jax.random.split(jax.random.fold_in(key, step))
+    return _draw(tasks, tables, draw_key).annotator
 
 
 def draw_meta_batch(
@@ -98,12 +110,16 @@ def draw_meta_batch(
 ) -> tuple[Task, jax.Array]:
     """The tasks of a meta-step, and their keys, stacked along the first axis."""
     draw_key, task_key = jax.random.split(jax.random.fold_in(key, step))
-    draw = draw_tasks(
-        draw_key, tables, meta_batch=tasks.meta_batch, support=tasks.support, query=tasks.query
-    )
+    draw = _draw(tasks, tables, draw_key)
     statistics = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (tasks.meta_batch, *x.shape)), statistics
     )
     task = Task(tables.batch(draw.support, statistics), tables.batch(draw.query, statistics))
     keys = jax.vmap(functools.partial(jax.random.fold_in, task_key))(jnp.arange(tasks.meta_batch))
     return task, keys
+
+
+def _draw(tasks: TaskConfig, tables: Tables, key: jax.Array) -> Draw:
+    return draw_tasks(
+        key, tables, meta_batch=tasks.meta_batch, support=tasks.support, query=tasks.query
+    )
