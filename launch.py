@@ -11,13 +11,15 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from dsaml_jax.errors import UserError
+from dsaml_jax.errors import Interrupted, UserError
+from dsaml_jax.files import cannot_write, storage_reason
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/demo.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default: runs/CONFIG_NAME.")
 _MODE = flags.DEFINE_enum(
     "mode", "train", ["train", "evaluate", "study", "compare", "prepare"], "What to do."
 )
+_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on
 _CACHE = flags.DEFINE_string("compile_cache", "data/compiled", "Folder of compiled programs.")
 
 
@@ -26,10 +28,11 @@ def main(argv: list[str]) -> None:
     from dsaml_jax.comparison import compare
     from dsaml_jax.evaluation.rows import ROW_ORDER
     from dsaml_jax.experiment import experiment_from_config
+    from dsaml_jax.interruption import at_once
     from dsaml_jax.preparation.summary import prepare
     from dsaml_jax.run import run
     from dsaml_jax.study import study_checkpoint
-    from dsaml_jax.workdir import keep_compiled, open_workdir
+    from dsaml_jax.workdir import held_workdir, keep_compiled
 
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
@@ -39,24 +42,26 @@ def main(argv: list[str]) -> None:
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     path = Path(_WORKDIR.value or f"runs/{name}")
     # What libraries log while all is well would hide what the run says.
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("dsaml_jax").setLevel(logging.INFO)
     keep_compiled(_CACHE.value)
     if _MODE.value == "prepare":
-        print(prepare(experiment, path))
+        with at_once():
+            print(prepare(experiment, path))
         return
-    workdir = open_workdir(path, experiment, fresh=_MODE.value in ("train", "compare"))
-    if _MODE.value == "compare":
-        print(compare(experiment, workdir))
-        print(f"Also in {workdir}/: comparison.md, comparison.csv, comparison.png, runs/.")
-        return
-    if _MODE.value == "study":
-        print(study_checkpoint(experiment, workdir))
-        print(f"Also in {workdir}/: study.json, study.md, figures/study.png.")
-        return
-    for name, results in run(experiment, workdir, _MODE.value).items():
-        print(f"{name.replace('_', '-')} test\n\n{results.to_markdown(ROW_ORDER)}\n")
-    print(f"Everything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl.")
+    fresh = _MODE.value in ("train", "compare")
+    with at_once(), held_workdir(path, experiment, fresh=fresh) as workdir:
+        if _MODE.value == "compare":
+            print(compare(experiment, workdir))
+            print(f"Also in {workdir}/: comparison.md, comparison.csv, comparison.png, runs/.")
+            return
+        if _MODE.value == "study":
+            print(study_checkpoint(experiment, workdir))
+            print(f"Also in {workdir}/: study.json, study.md, figures/study.png.")
+            return
+        for name, results in run(experiment, workdir, _MODE.value).items():
+            print(f"{name.replace('_', '-')} test\n\n{results.to_markdown(ROW_ORDER)}\n")
+        print(f"Everything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl.")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -88,3 +93,10 @@ if __name__ == "__main__":
         app.run(main, flags_parser=parse)
     except UserError as error:
         sys.exit(f"launch.py: {error}")
+    except OSError as error:
+        if storage_reason(error) is None:
+            raise
+        sys.exit(f"launch.py: {cannot_write(error.filename or 'a file', error)}")
+    except Interrupted as stopped:
+        print(f"launch.py: {stopped}; run the same command again to go on.", file=sys.stderr)
+        sys.exit(_RUN_AGAIN)

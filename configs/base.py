@@ -66,6 +66,8 @@ def get_config() -> ConfigDict:
     config.population.clip_norm = 0.0
     config.population.decay = "constant"
     config.population.validate_every = 100
+    config.population.checkpoint_every = 100
+    config.population.skip_at_most = 10
 
     config.meta = ConfigDict()
     config.meta.steps = 2000
@@ -73,6 +75,8 @@ def get_config() -> ConfigDict:
     config.meta.clip_norm = 0.0
     config.meta.decay = "constant"
     config.meta.validate_every = 100
+    config.meta.checkpoint_every = 100
+    config.meta.skip_at_most = 10
     config.meta_from_population = False
 
     # Songs longer than a clip: windows every 5 (arousal) and every 1 (valence) segments.

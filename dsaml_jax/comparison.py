@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import logging
 import shutil
@@ -19,12 +20,13 @@ from dsaml_jax.data import load_corpora
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.protocol import Weights
 from dsaml_jax.experiment import Experiment
+from dsaml_jax.files import PARTIAL, write_json, write_text
 from dsaml_jax.meta.diagnostics import Cost, measure
 from dsaml_jax.run import run
 from dsaml_jax.stages import check_inner, initial_meta_state
 from dsaml_jax.study import REPEATS, mean_gradient
 from dsaml_jax.training.diagnosis import check_study, study_key
-from dsaml_jax.workdir import open_workdir, write_json
+from dsaml_jax.workdir import held_workdir
 
 LOG = logging.getLogger(__name__)
 
@@ -98,9 +100,10 @@ def compare(experiment: Experiment, workdir: Path) -> str:
 
 def _write(experiment: Experiment, compared: Comparison, workdir: Path) -> str:
     text = comparison_report.to_markdown(experiment, compared)
-    (workdir / "comparison.md").write_text(text)
-    with (workdir / "comparison.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(comparison_report.to_rows(compared))
+    write_text(workdir / "comparison.md", text)
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows(comparison_report.to_rows(compared))
+    write_text(workdir / "comparison.csv", table.getvalue())
     comparison_report.figure(workdir / "comparison.png", compared)
     return text
 
@@ -109,13 +112,21 @@ def _train(variant: Experiment, folder: Path, workdir: Path, seed: int) -> None:
     """Trains and evaluates, unless that is done; a seed's population model is taken over."""
     if (folder / "results.json").exists():
         return
-    open_workdir(folder, variant, fresh=True)
-    ours, shared = folder / "checkpoints" / "population", workdir / "population" / str(seed)
-    if shared.exists() and not ours.exists():
-        shutil.copytree(shared, ours)
-    run(variant, folder, "train")
-    if not shared.exists():
-        shutil.copytree(ours, shared)
+    with held_workdir(folder, variant, fresh=True):
+        ours, shared = folder / "checkpoints" / "population", workdir / "population" / str(seed)
+        if shared.exists() and not ours.exists():
+            _copy(shared, ours)
+        run(variant, folder, "train")
+        if not shared.exists():
+            _copy(ours, shared)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a folder, whole or not at all."""
+    partial = target.with_name(target.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    partial.rename(target)
 
 
 def _read(folder: Path) -> Trial:

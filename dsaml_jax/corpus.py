@@ -67,6 +67,8 @@ class Corpus:
       noise_free: [R, L, 2], what simulated annotators perceived before noise; None for real people.
       heard_by: of each song, the ratings of all people in the data set, whatever their split.
       left_out: annotators without enough songs: {annotator id: number of songs}.
+      sources: of each song, what its features were computed from, as a hash; () where that is not
+        known.
     """
 
     tables: Tables
@@ -78,6 +80,7 @@ class Corpus:
     noise_free: np.ndarray | None
     heard_by: tuple[tuple[Rating, ...], ...]
     left_out: dict[str, int]
+    sources: tuple[str, ...] = ()
 
     @property
     def segments(self) -> int:

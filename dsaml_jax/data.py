@@ -38,7 +38,7 @@ def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
     corpora = {}
     for split in SPLITS:
         songs = partition.songs[split]
-        corpora[split] = build_corpus(
+        corpus = build_corpus(
             songs,
             (prepared.features[song.song_id] for song in songs),
             segments=experiment.audio.segments,
@@ -48,6 +48,8 @@ def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
             whole_songs=split == "test" and experiment.evaluation.whole_songs,
             heard_by=heard_by,
         )
+        sources = tuple(prepared.features.source(song.song_id) for song in songs)
+        corpora[split] = dataclasses.replace(corpus, sources=sources)
         LOG.info("%s: %s", split, corpora[split])
     check_disjoint(corpora)
     scaling = Scaling.of(corpora["train"])

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to see, and what raises it most often."""
+"""The exceptions a user is meant to see, and what raises them most often."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ class UserError(Exception):
 
     `launch.py` prints the sentence and exits with code 1; library callers may catch it.
     Anything else that escapes is a bug of ours and keeps its traceback.
+    """
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and has: what is done is saved.
+
+    `launch.py` says so and exits with a code that asks to be run again. Like `KeyboardInterrupt` it
+    is no `Exception`, so that nobody takes it for a failure.
     """
 
 

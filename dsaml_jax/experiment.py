@@ -110,6 +110,9 @@ class StageConfig:
       clip_norm: global norm to which meta-gradients are clipped before it; 0 for no clipping.
       decay: how the optimiser's step shrinks over the stage, one of `DECAYS`.
       validate_every: meta-steps between validations; the best one is kept.
+      checkpoint_every: meta-steps between checkpoints; there is one after each validation anyhow.
+      skip_at_most: meta-steps that may be skipped, in the whole stage, because their loss or
+        gradient is not finite; one more ends the run, so that with 0 the first does.
     """
 
     steps: int
@@ -117,6 +120,8 @@ class StageConfig:
     clip_norm: float
     decay: str
     validate_every: int
+    checkpoint_every: int
+    skip_at_most: int
 
     def build_optimizer(self, inner: InnerConfig) -> optax.GradientTransformation:
         """The outer optimiser of the weights and the learned inner rates."""
@@ -129,6 +134,8 @@ class StageConfig:
     def __post_init__(self):
         at_least("steps", self.steps, 0)
         at_least("validate_every", self.validate_every, 1)
+        at_least("checkpoint_every", self.checkpoint_every, 1)
+        at_least("skip_at_most", self.skip_at_most, 0)
         at_least("clip_norm", self.clip_norm, 0)
         one_of("decay", self.decay, DECAYS)
 

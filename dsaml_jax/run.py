@@ -14,8 +14,8 @@ from dsaml_jax.evaluation import tables
 from dsaml_jax.evaluation.protocol import Trial, make_trial
 from dsaml_jax.evaluation.rows import ROW_ORDER, Rows, personal_rows, supervised_rows
 from dsaml_jax.experiment import Experiment
+from dsaml_jax.files import write_json, write_text
 from dsaml_jax.stages import Trained, check_inner, restore, train
-from dsaml_jax.workdir import write_json
 
 LOG = logging.getLogger(__name__)
 
@@ -26,13 +26,14 @@ def run(experiment: Experiment, workdir: Path, mode: str) -> dict[str, tables.Re
     Returns:
       The results of each test: see `evaluate`.
     """
-    (workdir / "figures").mkdir(exist_ok=True)
     check_inner(experiment)
     corpora = load_corpora(experiment)
     # Trials are made first: what they refuse shall not be found out after training.
     trials = trials_of(experiment, corpora["test"])
     trained = (
-        train(experiment, corpora, workdir) if mode == "train" else restore(experiment, workdir)
+        train(experiment, corpora, workdir)
+        if mode == "train"
+        else restore(experiment, workdir, corpora)
     )
     return {
         name: evaluate(experiment, corpora["train"], trial, trained, workdir, name)
@@ -95,9 +96,10 @@ def evaluate(
         }
         plots.inner_loop_figure(workdir / "figures" / f"inner_loop{suffix}.png", rows.losses)
     write_json(workdir / f"results{suffix}.json", content)
-    (workdir / f"results{suffix}.md").write_text(
+    write_text(
+        workdir / f"results{suffix}.md",
         f"{results.to_markdown(ROW_ORDER)}\n\nThe means with their intervals:\n\n"
-        f"{results.intervals_to_markdown(ROW_ORDER)}\n"
+        f"{results.intervals_to_markdown(ROW_ORDER)}\n",
     )
     plots.listener_figure(
         workdir / "figures" / f"listeners{suffix}.png",

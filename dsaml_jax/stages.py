@@ -16,16 +16,19 @@ from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.metrics import annotator_means, average, sequence_metrics
 from dsaml_jax.evaluation.protocol import Weights, make_predictor, make_trial, predict_windows
 from dsaml_jax.evaluation.windows import spliced
-from dsaml_jax.experiment import Experiment, StageConfig
+from dsaml_jax.experiment import Experiment, StageConfig, TaskConfig
+from dsaml_jax.fingerprint import fingerprint
 from dsaml_jax.inner import InnerConfig, check_adapted
-from dsaml_jax.model import initialize
+from dsaml_jax.meta.finite import Finite, complaint
+from dsaml_jax.model import MODULES, initialize
 from dsaml_jax.tasks import check_tasks
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.diagnosis import check_study, logged_diagnosis
-from dsaml_jax.training.loop import fit
+from dsaml_jax.training.loop import Explain, fit
 from dsaml_jax.training.records import Records
 from dsaml_jax.training.state import TrainState, initial_state, restart
-from dsaml_jax.training.step import make_meta_step
+from dsaml_jax.training.step import drawn_annotators, make_meta_step
+from dsaml_jax.workdir import resolved_config
 
 WEIGHTS_STREAM, POPULATION_STREAM, META_STREAM = range(3)
 """Independent random streams of a run's seed."""
@@ -79,6 +82,11 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
     if experiment.diagnostics.every and any(s.inner.steps for s in stages_of(experiment)):
         check_study(experiment)
     key = jax.random.key(experiment.seed)
+    about = {
+        "config": resolved_config(experiment),
+        "seed": experiment.seed,
+        "data": fingerprint(corpora),
+    }
     fitted = {}
     with Records(workdir) as records:
         for stage in stages_of(experiment):
@@ -89,7 +97,8 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
                 start = restart(
                     population.params, population.statistics, stage.inner.loop(), optimizer
                 )
-            checkpoints = Checkpoints(workdir / "checkpoints" / stage.name)
+            stage_key = jax.random.fold_in(key, stage.stream)
+            checkpoints = Checkpoints(workdir / "checkpoints" / stage.name, about)
             try:
                 fitted[stage.name] = fit(
                     stage.name,
@@ -99,11 +108,11 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
                     ),
                     start,
                     corpora["train"].tables,
-                    jax.random.fold_in(key, stage.stream),
+                    stage_key,
                     validation(experiment, corpora["validation"], stage.inner),
                     checkpoints,
                     records,
-                    stage.inner.estimator,
+                    _explanation(tasks, corpora["train"], stage, stage_key),
                     logged_diagnosis(experiment, corpora["train"].tables),
                     experiment.diagnostics.every if stage.inner.steps else 0,
                 )
@@ -114,15 +123,19 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
     return _trained({name: (each.state, each.metrics) for name, each in fitted.items()})
 
 
-def restore(experiment: Experiment, workdir: Path) -> Trained:
+def restore(
+    experiment: Experiment, workdir: Path, corpora: dict[str, Corpus] | None = None
+) -> Trained:
     """The weights that validation chose in an earlier run of `train`.
 
     Raises:
-      UserError: there are none.
+      UserError: there are none; or they were trained on other data than `corpora`, if those are
+        given.
     """
     found = {}
+    about = {} if corpora is None else {"data": fingerprint(corpora)}
     for stage in stages_of(experiment):
-        checkpoints = Checkpoints(workdir / "checkpoints" / stage.name)
+        checkpoints = Checkpoints(workdir / "checkpoints" / stage.name, about)
         best = checkpoints.best(_initial(experiment, stage))
         checkpoints.close()
         if best is None:
@@ -183,6 +196,22 @@ def _initial(experiment: Experiment, stage: Stage) -> TrainState:
         experiment.audio.image,
         embedding_size(experiment.audio),
     )
+
+
+def _explanation(tasks: TaskConfig, corpus: Corpus, stage: Stage, key: jax.Array) -> Explain:
+    """explain(step, finite): names the annotators too, who are drawn once more for it."""
+
+    def explain(step: int, finite: Finite) -> str | None:
+        drawn = drawn_annotators(tasks, corpus.tables, key, step - 1)
+        return complaint(
+            finite,
+            estimator=stage.inner.estimator,
+            step=step,
+            order=MODULES,
+            names=[f"annotator {corpus.annotator_ids[i]}" for i in drawn],
+        )
+
+    return explain
 
 
 def _trained(found: dict[str, tuple[TrainState, dict[str, float]]]) -> Trained:

@@ -15,13 +15,13 @@ from dsaml_jax.data import load_corpora
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.protocol import Weights
 from dsaml_jax.experiment import Experiment
+from dsaml_jax.files import write_json, write_text
 from dsaml_jax.meta import ENGINES, Engine, Estimator, Implicit, Learner, Reptile, Unrolled
 from dsaml_jax.meta.diagnostics import Cost, Diagnosis, Measured, compare, measure, scalars
 from dsaml_jax.objective import dsaml_problem
 from dsaml_jax.stages import restore
 from dsaml_jax.training.diagnosis import check_study, make_diagnosis, study_key
 from dsaml_jax.training.step import draw_meta_batch
-from dsaml_jax.workdir import write_json
 
 EXACT = "exact, reverse"
 REPEATS = 3
@@ -77,7 +77,7 @@ def study(experiment: Experiment, tables: Tables, weights: Weights, workdir: Pat
     }
     write_json(workdir / "study.json", content)
     text = to_markdown(experiment, mean, estimates)
-    (workdir / "study.md").write_text(text)
+    write_text(workdir / "study.md", text)
     plots.study_figure(
         workdir / "figures" / "study.png",
         losses=mean.losses,

@@ -1,8 +1,11 @@
 """End to end: a tiny run, its files, going on after a stop, and what the command line refuses."""
 
+import dataclasses
+import functools
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,22 +13,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
+from dsaml_jax.data import load_corpora
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.rows import ROW_ORDER
 from dsaml_jax.experiment import experiment_from_config
-from dsaml_jax.meta import Learner, Outcome
-from dsaml_jax.meta.finite import finiteness
 from dsaml_jax.run import run
-from dsaml_jax.stages import restore
+from dsaml_jax.stages import initial_meta_state, restore, train
 from dsaml_jax.study import study_checkpoint
-from dsaml_jax.training.checkpoints import Checkpoints
-from dsaml_jax.training.loop import fit
-from dsaml_jax.training.records import Records
-from dsaml_jax.training.state import TrainState
-from dsaml_jax.training.step import Metrics
+from dsaml_jax.training.step import make_meta_step
 from dsaml_jax.workdir import open_workdir
 from tests import tiny
 
@@ -220,30 +217,51 @@ def test_contradictions_of_the_inner_loop_are_one_sentence(changes, sentence):
         experiment("nowhere", **changes)
 
 
-def test_a_meta_gradient_that_is_not_finite_stops_training_in_one_sentence(prepared, tmp_path):
-    state = TrainState(jnp.zeros((), jnp.int32), {"predictor": jnp.ones(2)}, {}, {}, ())
+def test_a_poisoned_song_skips_the_steps_that_draw_it_and_ends_the_run(prepared, tmp_path, caplog):
+    """NaN in one song's sound: skipped and told with the annotators, once too often for the run."""
+    once = experiment(prepared, **{"population.skip_at_most": 1})
+    corpora = load_corpora(once)
+    tables = corpora["train"].tables
+    poisoned = tables._replace(log_mel=tables.log_mel.at[3, 5, 0, 0].set(jnp.nan))
+    spoilt = corpora | {"train": dataclasses.replace(corpora["train"], tables=poisoned)}
+    sentence = (
+        r"population: Step \d: the .* of task \d .*\(annotator \w+.*\) is not finite, "
+        r"first in .*"
+    )
+    over = r"population\.skip_at_most = 1; the checkpoints before are kept\.$"
+    with pytest.raises(UserError, match=f"^{sentence}{over}"):
+        train(once, spoilt, open_workdir(tmp_path / "run", once, fresh=True))
+    assert re.search(rf"{sentence}The meta-step is skipped \(1 so far\)", caplog.text)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    counts = [line["train/skipped"] for line in lines if "train/skipped" in line]
+    assert counts == sorted(counts) and counts[-1] == 2
 
-    def meta_step(state, tables, key):
-        step = state.step + 1
-        gradients = Learner({"predictor": jnp.where(step < 2, jnp.ones((3, 2)), jnp.nan)}, {})
-        outcome = Outcome(jnp.ones(3), jnp.ones((3, 1)), None, {})
-        norm = optax.global_norm(gradients)
-        scalars = {"loss": norm, "score": norm, "gradient_norm": norm}
-        return state._replace(step=step), Metrics(scalars, finiteness(outcome, gradients))
 
-    checkpoints = Checkpoints(tmp_path)
-    with (
-        Records(tmp_path) as records,
-        pytest.raises(
-            UserError, match=r"^meta: Step 2: the exact .* task 0 of 3 .*params/predictor"
-        ),
-    ):
-        stage = experiment(prepared).meta
-        validate = lambda state: {"selection": 0.0}  # noqa: E731
-        fit("meta", stage, meta_step, state, None, KEY, validate, checkpoints, records, "exact")
-    checkpoints.close()
-    steps = [row["step"] for row in map(json.loads, (tmp_path / "metrics.jsonl").open())]
-    assert steps == [0, 1]
+def test_a_skipped_meta_step_moves_nothing_and_another_only_as_it_should(prepared):
+    tiny_experiment = experiment(prepared)
+    tables = load_corpora(tiny_experiment)["train"].tables
+    start = initial_meta_state(tiny_experiment)
+    stage = tiny_experiment.meta
+    step = make_meta_step(
+        tiny_experiment.model,
+        tiny_experiment.tasks,
+        tiny_experiment.inner,
+        stage.build_optimizer(tiny_experiment.inner),
+        stage.steps,
+    )
+    same = functools.partial(jax.tree.map, np.testing.assert_array_equal)
+    before = jax.device_get(start)
+    bad, metrics = step(start, tables._replace(log_mel=tables.log_mel * jnp.nan), KEY)
+    same(bad, before._replace(step=1, skipped=1))
+    assert not np.isfinite(metrics.scalars["loss"])
+    # The next one draws what it would have drawn, from the weights of before.
+    fresh = jax.tree.map(jnp.asarray, before._replace(step=jnp.ones((), jnp.int32)))
+    theirs, _ = step(fresh, tables, KEY)
+    ours, metrics = step(bad, tables, KEY)
+    same(ours, theirs._replace(skipped=1))
+    assert int(metrics.scalars["skipped"]) == 1
+    moved = jax.tree.map(lambda x, y: np.any(x != y), ours.params, before.params)
+    assert any(jax.tree.leaves(moved))
 
 
 def test_support_that_leaves_nothing_to_test_is_refused(tmp_path, prepared):

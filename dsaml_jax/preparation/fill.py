@@ -36,6 +36,9 @@ def fill_store(
     Returns:
       Jobs of the songs that have features, reasons of those that have none, both by song id, and
       how many had their features before.
+
+    Raises:
+      UserError: the data set's folder vanishes meanwhile.
     """
     weights = embedding.weights_file(experiment)
     fingerprint = embedding.weights_fingerprint(weights)
@@ -47,6 +50,8 @@ def fill_store(
         try:
             return make_job(song, root, experiment.audio, str(folder), fingerprint)
         except UserError as error:
+            if song.audio:
+                _check_still_there(Path(root) / song.audio, root)
             set_aside[song.song_id] = str(error)
             return None
 
@@ -61,11 +66,22 @@ def fill_store(
             todo = [job for job in todo if not job.done()]
         for outcome in _outcomes(experiment, todo, weights):
             if outcome.fault:
+                if outcome.job.path:
+                    _check_still_there(Path(outcome.job.path), root)
                 set_aside[outcome.job.song_id] = outcome.fault
     else:
         LOG.info("features: nothing to do, all %d songs were done before", len(found))
     jobs = {job.song_id: job for job in found if job.song_id not in set_aside}
     return jobs, set_aside, there
+
+
+def _check_still_there(path: Path, root: str) -> None:
+    """A file that cannot be read is a fault of the data; one that has gone means they vanished."""
+    if not path.exists():
+        raise UserError(
+            f"{path} was there when the labels were read and has gone; what is done is kept: bring "
+            f"{root} back, and run again."
+        )
 
 
 def _outcomes(experiment: Experiment, todo: list[Job], weights: Path | None) -> Iterator[Outcome]:

@@ -43,7 +43,7 @@ class Prepared:
     """
 
     splits: Splits
-    features: Mapping[str, SongFeatures]
+    features: StoredFeatures
     findings: Findings
     filtered: Mapping[str, FilterCounts]
     set_aside: Mapping[str, str]
@@ -65,6 +65,11 @@ class StoredFeatures(Mapping[str, SongFeatures]):
 
     def __getitem__(self, song_id: str) -> SongFeatures:
         return load(self._jobs[song_id])
+
+    def source(self, song_id: str) -> str:
+        """The keys under which a song's features are stored: hashes of all they depend on."""
+        job = self._jobs[song_id]
+        return f"{job.log_mel} {job.embedding}"
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._jobs)

@@ -1,4 +1,4 @@
-"""The training loop of one stage: step, log, validate, keep the best."""
+"""The training loop of one stage: step, log, validate, keep the best; stopped, go on."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import jax
 from tqdm import tqdm
 
 from dsaml_jax.corpus import Tables
-from dsaml_jax.errors import UserError
+from dsaml_jax.errors import Interrupted, UserError
 from dsaml_jax.experiment import StageConfig
-from dsaml_jax.meta.finite import complaint
-from dsaml_jax.model import MODULES
+from dsaml_jax.interruption import after_the_step
+from dsaml_jax.meta.finite import Finite
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.records import Records
 from dsaml_jax.training.state import TrainState
@@ -26,6 +26,8 @@ LOG = logging.getLogger(__name__)
 
 Validate = Callable[[TrainState], dict[str, float]]
 Diagnose = Callable[[TrainState], dict[str, float]]
+Explain = Callable[[int, Finite], str | None]
+"""explain(step, what is finite) -> why a meta-step was skipped, one sentence, or None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ def fit(
     validate: Validate,
     checkpoints: Checkpoints,
     records: Records,
-    estimator: str,
+    explain: Explain,
     diagnose: Diagnose | None = None,
     diagnose_every: int = 0,
 ) -> Fitted:
@@ -58,14 +60,16 @@ def fit(
     fetched a step late, so that the device never waits for the log. Where `diagnose_every` is above
     0, `diagnose` is called as often, and before the first step.
 
+    There is a checkpoint after every validation and every `stage.checkpoint_every` steps. A signal
+    to stop gets one after the step under way, without the validation or diagnosis that may be due
+    there: they are made up for when the stage is gone on with. So whatever stopped it, and where,
+    the outcome is the same.
+
     Raises:
-      UserError: a meta-gradient is not finite; names `estimator`, step, task and weight.
+      UserError: more than `stage.skip_at_most` meta-steps were skipped; says why the last one was.
+      Interrupted: by SIGTERM or SIGINT; everything is saved.
     """
     started = time.monotonic()
-    resumed = checkpoints.last(state)
-    if resumed is not None:
-        state = resumed
-        LOG.info("%s: going on from step %d of %d", name, int(state.step), stage.steps)
 
     def validated(state: TrainState) -> dict[str, float]:
         metrics = validate(state)
@@ -73,41 +77,83 @@ def fit(
         checkpoints.save(state, metrics)
         return metrics
 
-    def record(step: int, metrics: Metrics) -> None:
-        values = _fetch(metrics.scalars, bar)
-        if not math.isfinite(values["train/gradient_norm"]):
-            found = complaint(metrics.finite, estimator=estimator, step=step, order=MODULES)
-            raise UserError(f"{name}: {found or f'Step {step}: the gradient norm overflows.'}")
-        records.write(name, step, values)
-
     def diagnosed(state: TrainState) -> None:
         found = diagnose(state) if diagnose else {}
         records.write(name, int(state.step), {f"diagnostics/{k}": v for k, v in found.items()})
 
-    first = int(state.step)
-    if resumed is None:
-        validated(state)
-        if diagnose_every:
+    def record(step: int, metrics: Metrics) -> None:
+        values = _fetch(metrics.scalars, bar)
+        finite = {key: value for key, value in values.items() if math.isfinite(value)}
+        records.write(name, step, finite)
+        if not {"train/loss", "train/gradient_norm"} <= finite.keys():
+            reason = explain(step, metrics.finite) or f"Step {step}: the meta-gradient overflows."
+            _tell_skipped(name, stage, reason, int(values["train/skipped"]))
+
+    def is_validated(step: int) -> bool:
+        return step % stage.validate_every == 0 or step == stage.steps
+
+    def is_diagnosed(step: int) -> bool:
+        return diagnose_every > 0 and step % diagnose_every == 0
+
+    def stop(signal: str, step: int) -> Interrupted:
+        checkpoints.wait()
+        return Interrupted(f"{name}: stopped by {signal} after step {step} of {stage.steps}")
+
+    with after_the_step() as asked:
+        saved = checkpoints.last(state)
+        if saved is not None:
+            state = saved.state
+            LOG.info("%s: going on from step %d of %d", name, int(state.step), stage.steps)
+        first = int(state.step)
+        if is_diagnosed(first):
             diagnosed(state)
-    pending = None
-    with tqdm(
-        total=stage.steps, initial=first, desc=name, unit="step", disable=not sys.stderr.isatty()
-    ) as bar:
-        for step in range(first + 1, stage.steps + 1):
-            state, metrics = meta_step(state, tables, key)
-            if pending is not None:
-                record(*pending)
-            pending = step, metrics
-            bar.update()
-            if step % stage.validate_every == 0 or step == stage.steps:
-                record(step, metrics)
-                pending = None
-                selection = validated(state)["selection"]
-                LOG.info("%s: step %d, validation CCC %.4f", name, step, selection)
-            if diagnose_every and step % diagnose_every == 0:
-                diagnosed(state)
-    best, metrics = checkpoints.best(state)
-    return Fitted(best, metrics, time.monotonic() - started)
+        if is_validated(first) and (saved is None or saved.metrics is None):
+            validated(state)
+        if signal := asked(first):
+            raise stop(signal, first)
+        pending = None
+        with tqdm(
+            total=stage.steps,
+            initial=first,
+            desc=name,
+            unit="step",
+            disable=not sys.stderr.isatty(),
+        ) as bar:
+            for step in range(first + 1, stage.steps + 1):
+                state, metrics = meta_step(state, tables, key)
+                if pending is not None:
+                    record(*pending)
+                pending = step, metrics
+                bar.update()
+                signal = asked(step)
+                saves = bool(signal) or step % stage.checkpoint_every == 0
+                if saves or is_validated(step) or is_diagnosed(step):
+                    record(*pending)
+                    pending = None
+                if signal:
+                    checkpoints.save(state)
+                    raise stop(signal, step)
+                if is_diagnosed(step):
+                    diagnosed(state)
+                if is_validated(step):
+                    selection = validated(state)["selection"]
+                    LOG.info("%s: step %d, validation CCC %.4f", name, step, selection)
+                elif saves:
+                    checkpoints.save(state)
+        if signal := asked(stage.steps):
+            raise stop(signal, stage.steps)
+    best = checkpoints.best(state)
+    return Fitted(best.state, best.metrics, time.monotonic() - started)
+
+
+def _tell_skipped(name: str, stage: StageConfig, reason: str, count: int) -> None:
+    """Logs that a meta-step was skipped; raises UserError where that is one too many."""
+    if count > stage.skip_at_most:
+        raise UserError(
+            f"{name}: {reason} Skipped meta-steps: {count}, more than {name}.skip_at_most = "
+            f"{stage.skip_at_most}; the checkpoints before are kept."
+        )
+    LOG.warning("%s: %s The meta-step is skipped (%d so far).", name, reason, count)
 
 
 def _fetch(metrics: dict[str, jax.Array], bar: tqdm) -> dict[str, float]:

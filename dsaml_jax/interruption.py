@@ -1,0 +1,69 @@
+"""Being stopped from outside: SIGTERM, as schedulers send it, and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import jax
+from jax.experimental import multihost_utils
+
+from dsaml_jax.errors import Interrupted
+
+Asked = Callable[[int], str]
+"""asked(step) -> the signal by which the run was asked to stop, or "". Every process of a run asks
+at the same steps and gets the same answer."""
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Where SIGTERM and SIGINT raise `Interrupted` wherever the program is."""
+
+    def stop(number: int, frame) -> None:
+        del frame
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; what is done is kept")
+
+    with _handled(stop, (signal.SIGTERM, signal.SIGINT)):
+        yield
+
+
+@contextlib.contextmanager
+def after_the_step() -> Iterator[Asked]:
+    """Where SIGTERM, and the first SIGINT, are only noted: the caller asks between its steps.
+
+    Several processes ask JAX's distributed runtime instead, which has its own handler of SIGTERM
+    and lets all of them stop at the same step.
+    """
+    noted: list[str] = []
+
+    def note(number: int, frame) -> None:
+        if noted and number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+        noted.append(signal.Signals(number).name)
+        # Not through the logger: the signal may have come while it was writing.
+        os.write(2, f"{noted[-1]}: stopping after this step\n".encode())
+
+    def asked(step: int) -> str:
+        if jax.process_count() > 1:
+            return "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else ""
+        return noted[0] if noted else ""
+
+    several = jax.process_count() > 1
+    with _handled(note, () if several else (signal.SIGTERM, signal.SIGINT)):
+        yield asked
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable, numbers: tuple[signal.Signals, ...]) -> Iterator[None]:
+    """With a handler of these signals; outside the main thread, which alone may set one, none."""
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
