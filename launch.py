@@ -88,7 +88,14 @@ def parse(argv: list[str]) -> list[str]:
         raise UserError(" ".join(str(error).split())) from error
 
 
+def quiet_about_closed_loops(unraisable: sys.UnraisableHookArgs) -> None:
+    """Where a checkpoint cannot be written, threads of the library find its event loop closed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
 if __name__ == "__main__":
+    sys.unraisablehook = quiet_about_closed_loops
     try:
         app.run(main, flags_parser=parse)
     except UserError as error:

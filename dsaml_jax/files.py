@@ -18,6 +18,7 @@ PARTIAL = ".partial"
 """How files end that are still being written, or whose writing was cut off."""
 
 REMEDY = "make room or mend that"
+PREPARED_REMEDY = "make room or choose another folder with data.prepared"
 
 _STORAGE = (
     errno.ENOSPC,

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -40,10 +41,9 @@ STAGE = StageConfig(
 )
 
 
-def state_at(step, weight=0.0):
-    return TrainState(
-        jnp.array(step, jnp.int32), {"w": jnp.full(64, weight)}, {}, {}, (), jnp.array(0, jnp.int32)
-    )
+def state_at(step, size=64):
+    count = jnp.array(step, jnp.int32)
+    return TrainState(count, {"w": jnp.zeros(size)}, {}, {}, (), jnp.zeros_like(count))
 
 
 @jax.jit
@@ -51,7 +51,8 @@ def walk(state, tables, key):
     """A step of no model: weights walk at random; at steps 8 and 9 a gradient is not finite."""
     step = state.step + 1
     bad = tables is not None and ((step == 8) | (step == 9))
-    gradient = jnp.where(bad, jnp.nan, jax.random.normal(jax.random.fold_in(key, step), (2, 64)))
+    drawn = jax.random.normal(jax.random.fold_in(key, step), (2, *state.params["w"].shape))
+    gradient = jnp.where(bad, jnp.nan, drawn)
     outcome = Outcome(jnp.ones(2), jnp.ones((2, 1)), None, {})
     finite = finiteness(outcome, Learner({"predictor": gradient}, {}))
     skipped = state.skipped + jnp.isnan(gradient).any()
@@ -64,8 +65,8 @@ def walk(state, tables, key):
 class Run:
     """`fit` on `walk`, in a folder, with a say at every validation and diagnosis."""
 
-    def __init__(self, folder, stage=STAGE, tables=None):
-        self.folder, self.stage, self.tables = folder, stage, tables
+    def __init__(self, folder, stage=STAGE, tables=None, size=64):
+        self.folder, self.stage, self.tables, self.size = folder, stage, tables, size
         self.validated, self.diagnosed, self.at = [], [], {}
 
     def validate(self, state):
@@ -86,10 +87,20 @@ class Run:
         checkpoints = Checkpoints(self.folder / "checkpoints", {"data": {"train": {"songs": 3}}})
         with contextlib.closing(checkpoints), Records(self.folder) as records:
             fitted = fit(
-                "meta", self.stage, self.meta_step, state_at(0), self.tables, KEY, self.validate,
-                checkpoints, records, lambda step, finite: None, self.diagnose, 5,
-            )  # fmt: skip
-            return fitted, checkpoints.last(state_at(0)).state
+                name="meta",
+                stage=self.stage,
+                meta_step=self.meta_step,
+                state=state_at(0, self.size),
+                tables=self.tables,
+                key=KEY,
+                validate=self.validate,
+                checkpoints=checkpoints,
+                records=records,
+                explain=lambda step, finite: None,
+                diagnose=self.diagnose,
+                diagnose_every=5,
+            )
+            return fitted, checkpoints.last(state_at(0, self.size)).state
 
     def log(self):
         with Records(self.folder) as records:
@@ -257,6 +268,58 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path, monkeypatch, broke
         files.write_json(path, {"ccc": 2})
     assert json.loads(path.read_text()) == {"ccc": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """disk(options) mounts a small file system, or mounts it anew, and returns its folder."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"mounting a file system is not allowed here: {done.stderr.strip()}")
+        return folder
+
+    yield mount
+    while os.path.ismount(folder):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's threads
+def test_a_full_disk_ends_the_run_in_one_sentence_and_loses_nothing(disk, tmp_path):
+    size = 60_000  # 240 kB a checkpoint; three and one that is being written need 960 kB
+    folder = disk("size=700k")
+    with pytest.raises(
+        UserError, match=r"cannot be written \(No space left on device\); what is do"
+    ):
+        Run(folder, size=size)()
+    there = {int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()}
+    assert there
+    disk("remount,size=4m")
+    (tmp_path / "whole").mkdir()
+    again = Run(folder, size=size)
+    fitted, last = again()
+    assert again.validated[0] > 0
+    theirs, whole = Run(tmp_path / "whole", size=size)()
+    same((fitted.state, last), (theirs.state, whole))
+
+
+def test_a_workdir_that_may_only_be_read_is_one_sentence(disk):
+    folder = disk("size=4m")
+    Run(folder)()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    disk("remount,ro")
+    for what in (
+        Run(folder),
+        lambda: open_workdir(folder / "run", experiment(), fresh=True),
+        lambda: files.write_json(folder / "results.json", {}),
+    ):
+        with pytest.raises(UserError, match=r"cannot be written \(Read-only file system\)"):
+            what()
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def experiment(**changes):

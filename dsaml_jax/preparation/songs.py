@@ -19,6 +19,7 @@ from dsaml_jax.datasets.report import Findings
 from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
 from dsaml_jax.experiment import Experiment
+from dsaml_jax.files import PREPARED_REMEDY, cannot_write, storage_reason
 from dsaml_jax.preparation.extract import Job, load, sound_seconds
 from dsaml_jax.preparation.fill import fill_store
 
@@ -147,7 +148,7 @@ def read_labels(experiment: Experiment) -> tuple[dict[str, tuple[Song, ...]], Fi
     data = experiment.data
     if data.name == "synthetic":
         config = synthetic.builder_config("run", **data.builder)
-        with _quiet():
+        with _written(data.prepared):
             builder = synthetic.prepare(data.prepared, config)
         splits = {
             split: tuple(schema.decode(each) for each in builder.as_data_source(split=split))
@@ -156,7 +157,7 @@ def read_labels(experiment: Experiment) -> tuple[dict[str, tuple[Song, ...]], Fi
         return splits, _simulated(splits, str(builder.data_path))
     options = {"require_audio": False, "strict": data.strict} | dict(data.builder)
     reader = catalogue.options_of(data.name, **options)
-    with _quiet():
+    with _written(data.prepared):
         builder = catalogue.prepare(data.name, data.root, data.prepared, reader)
     splits = {
         split: tuple(folder_builder.songs_of(builder, split)) for split in builder.info.splits
@@ -165,12 +166,20 @@ def read_labels(experiment: Experiment) -> tuple[dict[str, tuple[Song, ...]], Fi
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what TFDS prints: it speaks of downloads, and there are none."""
+def _written(folder: str) -> Iterator[None]:
+    """Without what TFDS prints, which speaks of downloads, and a full disk told in a sentence.
+
+    TFDS writes into a folder of another name and renames it: what was cut off is no data set.
+    """
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except Exception as error:
+        if storage_reason(error) is None:
+            raise
+        raise cannot_write(folder, error, PREPARED_REMEDY) from error
 
 
 def _simulated(splits: Splits, root: str) -> Findings:
