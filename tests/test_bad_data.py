@@ -1,6 +1,7 @@
 """What is wrong with a data set is named with its file and row and counted; strict, it is fatal."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 
 from dsaml_jax.errors import UserError
-from dsaml_jax.preparation import prepared_songs
+from dsaml_jax.preparation import fill, prepared_songs
 from tests import data_folders
 from tests.test_preparation import experiment
 
@@ -108,6 +109,21 @@ def test_no_usable_audio_at_all_is_refused(root, tmp_path):
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"none of 2 songs can be used.*1\.mp3 is empty"):
         prepared_songs(experiment("pmemo", root, tmp_path / "prepared"))
+
+
+@pytest.mark.parametrize("moment", ["make_job", "over_processes"])
+def test_a_folder_that_vanishes_is_no_fault_of_its_songs(root, tmp_path, monkeypatch, moment):
+    """Before audio is hashed, or decoded: what is left would be a smaller data set."""
+    whole = experiment("pmemo", root, tmp_path / "prepared", **{"data.processes": 1})
+    true = getattr(fill, moment)
+
+    def vanish(*arguments):
+        shutil.rmtree(root / "chorus", ignore_errors=True)
+        return true(*arguments)
+
+    monkeypatch.setattr(fill, moment, vanish)
+    with pytest.raises(UserError, match=r"mp3 was there when the labels were read and has gone; "):
+        prepared_songs(whole)
 
 
 def test_labels_and_audio_of_different_songs_are_refused(root, tmp_path):

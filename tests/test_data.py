@@ -10,6 +10,7 @@ from dsaml_jax.data import load_corpora, partition_of
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
 from dsaml_jax.experiment import experiment_from_config
+from dsaml_jax.fingerprint import differences, fingerprint
 from tests import data_folders
 
 
@@ -45,6 +46,21 @@ def test_deam_trains_on_first_clips_and_tests_whole_songs(tmp_path):
     np.testing.assert_array_equal(
         corpora["test"].features[0].embeddings[0], corpora["test"].tables.embedding[0]
     )
+
+
+def test_a_fingerprint_stays_where_the_data_do_and_tells_what_has_changed(tmp_path):
+    root = data_folders.deam(tmp_path / "deam")
+
+    def found(folder, where=root):
+        return fingerprint(load_corpora(experiment("deam", where, tmp_path / folder)))
+
+    before = found("prepared")
+    moved = root.rename(tmp_path / "elsewhere")
+    assert found("again", moved) == before
+    data_folders.audio(moved / "DEAM_audio" / "MEMD_audio" / "2001.mp3", 50)  # was 51 s
+    assert [line.split()[0] for line in differences(before, found("again", moved))] == [
+        "test.content"
+    ]
 
 
 def test_deam_without_its_test_songs_is_split_at_random_and_it_is_said(tmp_path, caplog):
