@@ -58,9 +58,8 @@ def stop(running: subprocess.Popen, number: signal.Signals, after_s: float) -> s
     except subprocess.TimeoutExpired:
         running.send_signal(number)
         error = running.communicate()[1]
-        # 0 where the signal came when all was done; by the signal itself, where it came before
-        # the program had a handler.
-        expected = {-number} if number == signal.SIGKILL else {RUN_AGAIN, -number, 0}
+        # By the signal itself where it came before the program had a handler; 0 where all was done.
+        expected = {-number, 0} if number == signal.SIGKILL else {RUN_AGAIN, -number, 0}
         told = f"{number.name[3:]} at {after_s:.1f} s: {running.returncode}"
     if running.returncode not in expected or "Traceback" in error or "damaged" in error:
         raise RuntimeError(f"exit {running.returncode}, {told or 'not stopped'}: {error}")
