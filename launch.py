@@ -46,11 +46,11 @@ def main(argv: list[str]) -> None:
     logging.getLogger("dsaml_jax").setLevel(logging.INFO)
     keep_compiled(_CACHE.value)
     if _MODE.value == "prepare":
-        with at_once():
+        with at_once(_RUN_AGAIN):
             print(prepare(experiment, path))
         return
     fresh = _MODE.value in ("train", "compare")
-    with at_once(), held_workdir(path, experiment, fresh=fresh) as workdir:
+    with at_once(_RUN_AGAIN), held_workdir(path, experiment, fresh=fresh) as workdir:
         if _MODE.value == "compare":
             print(compare(experiment, workdir))
             print(f"Also in {workdir}/: comparison.md, comparison.csv, comparison.png, runs/.")

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ import pytest
 from dsaml_jax import files
 from dsaml_jax.errors import Interrupted, UserError
 from dsaml_jax.experiment import StageConfig, experiment_from_config
-from dsaml_jax.interruption import after_the_step, at_once
+from dsaml_jax.interruption import after_the_step
 from dsaml_jax.meta import Learner, Outcome
 from dsaml_jax.meta.finite import finiteness
 from dsaml_jax.optimizers import OptimizerConfig
@@ -172,8 +173,22 @@ def test_ctrl_c_stops_after_the_step_and_twice_at_once(tmp_path):
         assert asked(1) == "SIGINT"
         by_signal(signal.SIGINT)()
     assert not isinstance(caught.value, Interrupted)
-    with pytest.raises(Interrupted, match="stopped by SIGTERM; what is done is kept"), at_once():
-        by_signal()()
+
+
+def test_outside_training_a_signal_ends_the_process_even_where_exceptions_are_swallowed():
+    """As in a callback of the garbage collector, which prints what is raised and goes on."""
+    program = (
+        "import gc, os, signal\n"
+        "from dsaml_jax.interruption import at_once\n"
+        "gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGTERM))\n"
+        "with at_once(75):\n"
+        "    gc.collect()\n"
+        "print('still alive')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (75, "")
+    assert ran.stderr.startswith("stopped by SIGTERM; what is done is kept")
+    assert ran.stderr.count("\n") == 1
 
 
 def test_steps_that_are_not_finite_are_skipped_counted_and_told(tmp_path, caplog):
