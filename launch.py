@@ -17,15 +17,26 @@ from dsaml_jax.files import cannot_write, storage_reason
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/demo.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default: runs/CONFIG_NAME.")
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "study", "compare", "prepare"], "What to do."
+    "mode",
+    "train",
+    ["train", "evaluate", "study", "compare", "prepare", "dry_run"],
+    "What to do.",
 )
 _RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on
+_MEMORY = flags.DEFINE_float("memory_gib", 0.0, "Of dry_run: a device's memory; 0: as it says.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "Run on several processes: HOST:PORT of the first one, or 'auto'."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many there are; not with 'auto'.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 _CACHE = flags.DEFINE_string("compile_cache", "data/compiled", "Folder of compiled programs.")
 
 
 def main(argv: list[str]) -> None:
     # JAX starts with these imports: a mistake on the command line is told before.
+    from dsaml_jax import distributed
     from dsaml_jax.comparison import compare
+    from dsaml_jax.dry_run import dry_run
     from dsaml_jax.evaluation.rows import ROW_ORDER
     from dsaml_jax.experiment import experiment_from_config
     from dsaml_jax.interruption import at_once
@@ -38,19 +49,30 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
     if _CONFIG.value is None:
         raise UserError("--config is missing; give an experiment, e.g. --config=configs/demo.py")
+    distributed.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     experiment = experiment_from_config(_CONFIG.value.to_dict())
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     path = Path(_WORKDIR.value or f"runs/{name}")
     # What libraries log while all is well would hide what the run says.
     absl_logging.set_verbosity(absl_logging.FATAL)
-    logging.getLogger("dsaml_jax").setLevel(logging.INFO)
+    logging.getLogger("dsaml_jax").setLevel(
+        logging.INFO if distributed.is_first() else logging.ERROR
+    )
     keep_compiled(_CACHE.value)
+    distributed.check_agreement("config", experiment)
+    if _MODE.value not in ("train", "evaluate", "dry_run"):
+        distributed.refuse_several(_MODE.value)
     if _MODE.value == "prepare":
         with at_once(_RUN_AGAIN):
             print(prepare(experiment, path))
         return
-    fresh = _MODE.value in ("train", "compare")
-    with at_once(_RUN_AGAIN), held_workdir(path, experiment, fresh=fresh) as workdir:
+    if _MODE.value == "dry_run":
+        file = path.with_name(f"{path.name}.dry_run.json")
+        print(dry_run(experiment, file, _MEMORY.value))
+        print(f"Also in {file}.")
+        return
+    held = held_workdir(path, experiment, fresh=_MODE.value in ("train", "compare"))
+    with at_once(_RUN_AGAIN), distributed.own_workdir(path, held) as workdir:
         if _MODE.value == "compare":
             print(compare(experiment, workdir))
             print(f"Also in {workdir}/: comparison.md, comparison.csv, comparison.png, runs/.")
@@ -59,7 +81,10 @@ def main(argv: list[str]) -> None:
             print(study_checkpoint(experiment, workdir))
             print(f"Also in {workdir}/: study.json, study.md, figures/study.png.")
             return
-        for name, results in run(experiment, workdir, _MODE.value).items():
+        every_result = run(experiment, workdir, _MODE.value)
+        if not distributed.is_first():
+            return
+        for name, results in every_result.items():
             print(f"{name.replace('_', '-')} test\n\n{results.to_markdown(ROW_ORDER)}\n")
         print(f"Everything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl.")
 

@@ -84,9 +84,10 @@ class TaskConfig:
     """Which tasks a meta-step takes.
 
     Attributes:
-      meta_batch: annotators a meta-step.
+      meta_batch: annotators a meta-step, on all devices together.
       support, query: songs of each.
-      at_once: annotators computed at once, the others after them; 0 for all. Speed and memory only.
+      at_once: annotators a device computes at once; its others come after them, and the sum of
+        their gradients is kept. 0 for all. Speed and memory only.
     """
 
     meta_batch: int

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsaml_jax import plots
+from dsaml_jax import distributed, plots
 from dsaml_jax.corpus import Corpus
 from dsaml_jax.data import load_corpora
 from dsaml_jax.evaluation import tables
@@ -16,6 +16,7 @@ from dsaml_jax.evaluation.rows import ROW_ORDER, Rows, personal_rows, supervised
 from dsaml_jax.experiment import Experiment
 from dsaml_jax.files import write_json, write_text
 from dsaml_jax.stages import Trained, check_inner, restore, train
+from dsaml_jax.training.devices import layout_of, task_mesh
 
 LOG = logging.getLogger(__name__)
 
@@ -27,7 +28,10 @@ def run(experiment: Experiment, workdir: Path, mode: str) -> dict[str, tables.Re
       The results of each test: see `evaluate`.
     """
     check_inner(experiment)
-    corpora = load_corpora(experiment)
+    if mode == "train":
+        layout_of(experiment.tasks.meta_batch, experiment.tasks.at_once, task_mesh())
+    corpora = distributed.one_before_others(lambda: load_corpora(experiment))
+    distributed.check_agreement("data", {name: corpora[name].tables for name in corpora})
     # Trials are made first: what they refuse shall not be found out after training.
     trials = trials_of(experiment, corpora["test"])
     trained = (

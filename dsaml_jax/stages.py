@@ -23,6 +23,7 @@ from dsaml_jax.meta.finite import Finite, complaint
 from dsaml_jax.model import MODULES, initialize
 from dsaml_jax.tasks import check_tasks
 from dsaml_jax.training.checkpoints import Checkpoints
+from dsaml_jax.training.devices import local, replicate, task_mesh
 from dsaml_jax.training.diagnosis import check_study, logged_diagnosis
 from dsaml_jax.training.loop import Explain, fit
 from dsaml_jax.training.records import Records
@@ -81,7 +82,8 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
     )
     if experiment.diagnostics.every and any(s.inner.steps for s in stages_of(experiment)):
         check_study(experiment)
-    key = jax.random.key(experiment.seed)
+    key, mesh = jax.random.key(experiment.seed), task_mesh()
+    tables = replicate(corpora["train"].tables, mesh)
     about = {
         "config": resolved_config(experiment),
         "seed": experiment.seed,
@@ -93,7 +95,7 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
             optimizer = stage.config.build_optimizer(stage.inner)
             start = _initial(experiment, stage)
             if stage.name == "meta" and experiment.meta_from_population:
-                population = fitted["population"].state
+                population = local(fitted["population"].state)
                 start = restart(
                     population.params, population.statistics, stage.inner.loop(), optimizer
                 )
@@ -104,11 +106,11 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
                     stage.name,
                     stage.config,
                     make_meta_step(
-                        experiment.model, tasks, stage.inner, optimizer, stage.config.steps
+                        experiment.model, tasks, stage.inner, optimizer, stage.config.steps, mesh
                     ),
-                    start,
-                    corpora["train"].tables,
-                    stage_key,
+                    replicate(start, mesh),
+                    tables,
+                    replicate(stage_key, mesh),
                     validation(experiment, corpora["validation"], stage.inner),
                     checkpoints,
                     records,
@@ -136,7 +138,7 @@ def restore(
     about = {} if corpora is None else {"data": fingerprint(corpora)}
     for stage in stages_of(experiment):
         checkpoints = Checkpoints(workdir / "checkpoints" / stage.name, about)
-        best = checkpoints.best(_initial(experiment, stage))
+        best = checkpoints.best(replicate(_initial(experiment, stage), task_mesh()))
         checkpoints.close()
         if best is None:
             raise UserError(
@@ -223,4 +225,6 @@ def _trained(found: dict[str, tuple[TrainState, dict[str, float]]]) -> Trained:
 
 
 def _weights(state: TrainState) -> Weights:
+    """On one device: evaluation is not spread over devices."""
+    state = local(state)
     return Weights(state.params, state.statistics, state.rates)

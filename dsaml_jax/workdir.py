@@ -149,13 +149,7 @@ def _fixed(resolved: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds `.lock` in the folder; the system lets go of it however this process ends.
-
-    Of a run on several processes the first one holds it for all.
-    """
-    if jax.process_index() > 0:
-        yield
-        return
+    """Holds `.lock` in the folder; the system lets go of it however this process ends."""
     try:
         file = (folder / LOCK).open("a")
     except OSError as error:

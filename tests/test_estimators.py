@@ -162,7 +162,7 @@ def test_complaint_names_task_and_the_module_nearest_to_the_loss():
 
     def told(losses, query_loss):
         outcome = Outcome(jnp.asarray(query_loss), jnp.asarray(losses), None, {})
-        finite = finiteness(outcome, jax.tree.map(jnp.asarray, gradients))
+        finite = jax.vmap(finiteness)(outcome, jax.tree.map(jnp.asarray, gradients))
         return complaint(finite, estimator="mine", step=7, order=("encoder", "head"))
 
     losses = np.ones((3, 2))

@@ -21,16 +21,12 @@ class Finite(NamedTuple):
     gradient: Any
 
 
-def finiteness(outcome: Outcome, gradients: Any) -> Finite:
-    """Of the outcomes and gradients of B tasks, stacked along the first axis."""
-
-    def every(leaf):
-        return jnp.isfinite(leaf.reshape(len(leaf), -1)).all(-1)
-
+def finiteness(outcome: Outcome, gradient: Any) -> Finite:
+    """Of one task's outcome and gradient; without the axis B, which `vmap` adds."""
     return Finite(
         jnp.isfinite(outcome.losses),
         jnp.isfinite(outcome.query_loss),
-        jax.tree.map(every, gradients),
+        jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), gradient),
     )
 
 

@@ -15,6 +15,7 @@ from dsaml_jax.experiment import Experiment
 from dsaml_jax.meta import Learner
 from dsaml_jax.meta.diagnostics import Diagnosis, diagnose, scalars
 from dsaml_jax.objective import dsaml_problem
+from dsaml_jax.training.devices import local
 from dsaml_jax.training.state import TrainState
 from dsaml_jax.training.step import draw_meta_batch
 
@@ -52,6 +53,7 @@ def logged_diagnosis(
     diagnosis = make_diagnosis(experiment)
 
     def logged(state: TrainState) -> dict[str, float]:
+        state = local(state)
         found = diagnosis(state.learner, state.statistics, tables, state.step)
         return scalars(jax.device_get(found))
 

@@ -1,6 +1,6 @@
 """One meta-step: draw tasks, adapt to each, and move the shared weights by the mean meta-gradient.
 
-The only place with `vmap` over annotators and `jit`.
+The only place with `jit` and `shard_map`; `vmap` over annotators is in `accumulation`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, PartitionSpec
 
 from dsaml_jax.corpus import Tables
 from dsaml_jax.experiment import TaskConfig
 from dsaml_jax.inner import InnerConfig
-from dsaml_jax.meta import Learner, Task, rates
+from dsaml_jax.meta import Learner, Outcome, Task, rates
 from dsaml_jax.meta.finite import Finite, finiteness
 from dsaml_jax.model import DSAMLConfig
 from dsaml_jax.objective import dsaml_problem
 from dsaml_jax.tasks import Draw, draw_tasks
+from dsaml_jax.training.accumulation import over_tasks
+from dsaml_jax.training.devices import layout_of, replicated, task_mesh
 from dsaml_jax.training.state import TrainState
 
 
@@ -40,6 +43,7 @@ def make_meta_step(
     inner: InnerConfig,
     optimizer: optax.GradientTransformation,
     steps: int,
+    mesh: Mesh | None = None,
 ) -> MetaStep:
     """meta_step(state, tables, key) -> (state, metrics), compiled; the state is donated.
 
@@ -49,77 +53,102 @@ def make_meta_step(
     step and the task's place in the meta-batch only. With
     `inner.steps` = 0 it is a step of ordinary training on the query songs, which is how the
     population model is made.
+
+    Written as what EACH device of `mesh` (by default all there are) computes, on arguments that are
+    on every device (`devices.replicate` puts them there once; others are copied in every call).
+    Each draws all tasks, which are integers, and adapts to its own share; `over_tasks` adds up.
+    Gradients inside are the device's own, as `check_vma=False` has it: an all-reduce that `grad`
+    put into the inner loop, for weights that devices share, would mix annotators.
+
+    Raises:
+      UserError: there are more devices than tasks.
     """
-    one_task = functools.partial(
+    mesh = task_mesh() if mesh is None else mesh
+    layout = layout_of(tasks.meta_batch, tasks.at_once, mesh)
+    estimate = functools.partial(
         inner.build_estimator(), dsaml_problem(model, train=True), inner.loop()
     )
 
-    def all_tasks(learner, task, keys, progress):
-        if not tasks.at_once:
-            return jax.vmap(one_task, in_axes=(None, 0, 0, None))(learner, task, keys, progress)
-        together = tasks.at_once if tasks.at_once > 1 else None
-        return jax.lax.map(
-            lambda one: one_task(learner, *one, progress), (task, keys), batch_size=together
-        )
-
-    @functools.partial(jax.jit, donate_argnums=0)
     def meta_step(state: TrainState, tables: Tables, key: jax.Array):
-        task, keys = draw_meta_batch(tasks, state.statistics, tables, key, state.step)
-        outcome, gradients = all_tasks(state.learner, task, keys, state.step / max(steps, 1))
-        gradient = jax.tree.map(lambda g: g.mean(0), gradients)
+        draw, keys = draw_step(tasks, tables, key, state.step)
+        progress = state.step / max(steps, 1)
+
+        def one_task(i):
+            # Gathered here, so that a device holds the songs of the tasks it computes, no others.
+            one = jax.tree.map(lambda x: x[i], draw)
+            task = task_of(one, tables, state.statistics)
+            outcome, gradient = estimate(state.learner, task, keys[i], progress)
+            report = outcome.auxiliary
+            listed = _scalars(outcome, inner.steps), finiteness(outcome, gradient)
+            return (gradient, report.statistics), listed
+
+        like = state.learner, state.statistics
+        sums, (scalars, finite) = over_tasks(one_task, like, tasks.meta_batch, layout)
+        gradient, statistics = jax.tree.map(
+            lambda total, x: (total / tasks.meta_batch).astype(x.dtype), sums, like
+        )
         updates, outer = optimizer.update(gradient, state.outer, state.learner)
         moved: Learner = optax.apply_updates(state.learner, updates)
-        report = outcome.auxiliary
         metrics = {
-            "loss": outcome.query_loss.mean(),
-            "score": report.score.mean(),
+            **{name: value.mean() for name, value in scalars.items()},
             "gradient_norm": optax.global_norm(gradient),
             **rates.summary(moved.rates),
-            **{name: value.mean() for name, value in outcome.numbers.items()},
         }
-        if inner.steps:
-            metrics |= {
-                "support_loss_first": outcome.losses[:, 0].mean(),
-                "support_loss_last": outcome.losses[:, -1].mean(),
-            }
         # A step that is not finite moves nothing; the next one draws other tasks.
         fine = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
         metrics["skipped"] = state.skipped + ~fine
-        statistics = jax.tree.map(lambda x: x.mean(0), report.statistics)
         kept = jax.tree.map(
             functools.partial(jnp.where, fine),
             (*moved, statistics, outer),
             (*state.learner, state.statistics, state.outer),
         )
         after = TrainState(state.step + 1, *kept, metrics["skipped"])
-        return after, Metrics(metrics, finiteness(outcome, gradients))
+        return after, Metrics(metrics, finite)
 
-    return meta_step
+    everywhere = PartitionSpec()
+    per_device = jax.shard_map(
+        meta_step, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False
+    )
+    placed = replicated(mesh)
+    return jax.jit(per_device, donate_argnums=0, in_shardings=placed, out_shardings=placed)
+
+
+def draw_step(
+    tasks: TaskConfig, tables: Tables, key: jax.Array, step: jax.Array | int
+) -> tuple[Draw, jax.Array]:
+    """The tasks of a meta-step as integers, and a key for each."""
+    draw_key, task_key = jax.random.split(jax.random.fold_in(key, step))
+    draw = draw_tasks(
+        draw_key, tables, meta_batch=tasks.meta_batch, support=tasks.support, query=tasks.query
+    )
+    keys = jax.vmap(functools.partial(jax.random.fold_in, task_key))(jnp.arange(tasks.meta_batch))
+    return draw, keys
+
+
+def task_of(draw: Draw, tables: Tables, statistics: Any) -> Task:
+    """The clips of one drawn task."""
+    return Task(tables.batch(draw.support, statistics), tables.batch(draw.query, statistics))
 
 
 def drawn_annotators(
     tasks: TaskConfig, tables: Tables, key: jax.Array, step: jax.Array | int
 ) -> jax.Array:
     """[B], whom the meta-step after `step` others adapts to."""
-    draw_key, _ = jax.random.split(jax.random.fold_in(key, step))
-    return _draw(tasks, tables, draw_key).annotator
+    draw, _ = draw_step(tasks, tables, key, step)
+    return draw.annotator
 
 
 def draw_meta_batch(
     tasks: TaskConfig, statistics: Any, tables: Tables, key: jax.Array, step: jax.Array | int
 ) -> tuple[Task, jax.Array]:
-    """The tasks of a meta-step, and their keys, stacked along the first axis."""
-    draw_key, task_key = jax.random.split(jax.random.fold_in(key, step))
-    draw = _draw(tasks, tables, draw_key)
-    statistics = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, (tasks.meta_batch, *x.shape)), statistics
-    )
-    task = Task(tables.batch(draw.support, statistics), tables.batch(draw.query, statistics))
-    keys = jax.vmap(functools.partial(jax.random.fold_in, task_key))(jnp.arange(tasks.meta_batch))
-    return task, keys
+    """All tasks of a meta-step, and their keys, stacked along the first axis."""
+    draw, keys = draw_step(tasks, tables, key, step)
+    return jax.vmap(lambda one: task_of(one, tables, statistics))(draw), keys
 
 
-def _draw(tasks: TaskConfig, tables: Tables, key: jax.Array) -> Draw:
-    return draw_tasks(
-        key, tables, meta_batch=tasks.meta_batch, support=tasks.support, query=tasks.query
-    )
+def _scalars(outcome: Outcome, steps: int) -> dict[str, jax.Array]:
+    """What is logged of one task."""
+    found = {"loss": outcome.query_loss, "score": outcome.auxiliary.score, **outcome.numbers}
+    if steps:
+        found |= {"support_loss_first": outcome.losses[0], "support_loss_last": outcome.losses[-1]}
+    return found
