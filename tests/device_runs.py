@@ -1,0 +1,180 @@
+"""Short trainings on meshes of several sizes; run by test_devices.py in processes of its own.
+
+python -m tests.device_runs OUT.json [--all] [--coordinator=... --processes=N --process_id=I]
+
+Without --all not every combination is run: compiling takes seconds each.
+"""
+
+import argparse
+import functools
+import json
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import tests.conftest  # noqa: F401  (the compile cache)
+from dsaml_jax import distributed
+from dsaml_jax.corpus import Tables
+from dsaml_jax.experiment import TaskConfig
+from dsaml_jax.inner import InnerConfig
+from dsaml_jax.model import DSAMLConfig
+from dsaml_jax.optimizers import OptimizerConfig
+from dsaml_jax.training.devices import replicate, task_mesh
+from dsaml_jax.training.program import work_of
+from dsaml_jax.training.state import TrainState, initial_state
+from dsaml_jax.training.step import make_meta_step
+
+IMAGE, SEGMENTS, EMBEDDING, SONGS, ANNOTATORS = (3, 4), 4, 4, 12, 12
+TASKS = 9
+"""No number of devices but 1 divides it."""
+
+STEPS = 3
+OUTER = optax.adam(1e-2)
+PLANS = ((1, 0), (2, 1), (4, 2), (8, 0))
+"""(devices, tasks at once on each): 9 tasks at once; 5 rounds of 1; 2 rounds of 2; and 2 at once.
+All but the first have places left over."""
+
+MOST = {
+    ("float64", "second_order"): PLANS,
+    ("float64", "first_order"): (PLANS[0], PLANS[-1]),
+    ("float32", "second_order"): (PLANS[0], PLANS[-1]),
+}
+ALL = {
+    (dtype, order): PLANS
+    for dtype in ("float64", "float32")
+    for order in ("first_order", "second_order")
+}
+
+
+def model_of(dtype: str) -> DSAMLConfig:
+    return DSAMLConfig(
+        dim=4,
+        heads=2,
+        layers=1,
+        feed_forward=4,
+        local_width=1,
+        global_width=2,
+        channels=(2, 2),
+        lstm_dim=2,
+        predictor_dim=2,
+        dropout=0.2,
+        normalization="running",
+        dtype=dtype,
+        param_dtype=dtype,
+    )
+
+
+def inner_of(estimator: str) -> InnerConfig:
+    return InnerConfig(
+        steps=2,
+        adapt="head",
+        optimizer=OptimizerConfig("sgd", {"learning_rate": 0.1}),
+        rates="per_tensor",
+        rates_learning_rate=0.0,
+        proximal=0.0,
+        estimator=estimator,
+        engine="remat",
+        chunk=0,
+        last_steps=0,
+        switch=0.0,
+        solver_steps=1,
+        multi_step=0.0,
+    )
+
+
+def random_tables(dtype: str) -> Tables:
+    """Every annotator has rated every song."""
+    rng = np.random.default_rng(0)
+    ratings = SONGS * ANNOTATORS
+    valid = np.ones((ratings, SEGMENTS), bool)
+    valid[::3, -1] = False
+    return Tables(
+        log_mel=rng.standard_normal((SONGS, SEGMENTS, *IMAGE)).astype(dtype),
+        embedding=rng.standard_normal((SONGS, EMBEDDING)).astype(dtype),
+        curve=rng.uniform(-1, 1, (ratings, SEGMENTS, 2)).astype(dtype),
+        valid=valid,
+        song_of=np.tile(np.arange(SONGS, dtype=np.int32), ANNOTATORS),
+        annotator_of=np.repeat(np.arange(ANNOTATORS, dtype=np.int32), SONGS),
+        ratings_of=np.arange(ratings, dtype=np.int32).reshape(ANNOTATORS, SONGS),
+        counts=np.full(ANNOTATORS, SONGS, np.int32),
+    )
+
+
+@functools.cache
+def initial_of(dtype: str, estimator: str) -> TrainState:
+    return initial_state(
+        model_of(dtype), inner_of(estimator).loop(), OUTER, jax.random.key(1), IMAGE, EMBEDDING
+    )
+
+
+def losses(dtype: str, estimator: str, devices: int, at_once: int) -> dict:
+    """Of each meta-step, with what its program communicates and what becomes of the weights."""
+    with jax.enable_x64(dtype == "float64"), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of donated buffers that are not used
+        model, inner = model_of(dtype), inner_of(estimator)
+        mesh = task_mesh(jax.devices()[:devices])
+        start = jax.tree.map(np.asarray, initial_of(dtype, estimator))
+        sizes = TaskConfig(meta_batch=TASKS, support=1, query=2, at_once=at_once)
+        step = make_meta_step(model, sizes, inner, OUTER, STEPS, mesh)
+        state, tables, key = replicate((start, random_tables(dtype), jax.random.key(2)), mesh)
+        compiled = step.lower(state, tables, key).compile()
+        found = []
+        for _ in range(STEPS):
+            state, metrics = compiled(state, tables, key)
+            found.append(float(metrics.scalars["loss"]))
+        work = work_of(compiled.as_text())
+        weights = jax.device_get((state.params, state.statistics))
+        return {
+            "losses": found,
+            "collectives": [[each.kind, each.times] for each in work.collectives],
+            "weights": float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(weights))),
+            "finite": sorted({str(leaf.shape) for leaf in jax.tree.leaves(metrics.finite)}),
+            "all_finite": bool(all(leaf.all() for leaf in jax.tree.leaves(metrics.finite))),
+        }
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser()
+    flags.add_argument("out", type=Path)
+    flags.add_argument("--all", action="store_true")
+    flags.add_argument("--coordinator", default="")
+    flags.add_argument("--processes", type=int)
+    flags.add_argument("--process_id", type=int)
+    given = flags.parse_args()
+    distributed.join(given.coordinator, given.processes, given.process_id)
+    several = jax.process_count() > 1
+    chosen = ALL if given.all else MOST
+    if several and not given.all:
+        chosen = {("float64", "second_order"): PLANS}
+    found = {
+        f"{dtype} {estimator} {devices}": losses(dtype, estimator, devices, at_once)
+        for (dtype, estimator), plans in chosen.items()
+        for devices, at_once in (plans[-1:] if several else plans)
+    }
+    if several:
+        found["disagreement"] = disagreement()
+    given.out.write_text(json.dumps(found))
+
+
+def disagreement() -> list[str]:
+    """What is said where processes have other data, and other flags; "" where they agree."""
+    said = []
+    for what, content in (
+        ("data", {"train": jnp.arange(3)}),
+        ("data", {"train": jnp.arange(3) + jax.process_index()}),
+        ("config", f"seed = {jax.process_index()}"),
+    ):
+        try:
+            distributed.check_agreement(what, content)
+            said.append("")
+        except distributed.UserError as error:
+            said.append(str(error))
+    return said
+
+
+if __name__ == "__main__":
+    main()

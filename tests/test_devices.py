@@ -1,0 +1,144 @@
+"""The same training on any number of devices and processes, and what is refused."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dsaml_jax import distributed
+from dsaml_jax.errors import UserError
+from dsaml_jax.experiment import experiment_from_config
+from dsaml_jax.training.devices import Layout, layout_of
+from tests import device_runs, tiny
+
+ROOT = Path(__file__).parent.parent
+TOLERANCE = {"float64": 1e-11, "float32": 1e-5}
+
+
+def started(devices: int, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.device_runs", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> dict:
+    """{"alone" or process number: what `device_runs` wrote}, of one process and then of two."""
+    folder = tmp_path_factory.mktemp("devices")
+    address = f"--coordinator=localhost:{free_port()}"
+    for groups in (
+        {"alone": (8, ())},
+        {i: (4, (address, "--processes=2", f"--process_id={i}")) for i in range(2)},
+    ):
+        running = [started(n, str(folder / f"{i}"), *given) for i, (n, given) in groups.items()]
+        for one in running:
+            _, errors = one.communicate(timeout=500)
+            assert one.returncode == 0, errors
+    return {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
+
+
+def test_any_number_of_devices_trains_alike(found):
+    runs = found["alone"]
+    for name, run in runs.items():
+        dtype, order, _ = name.split()
+        one = runs[f"{dtype} {order} 1"]
+        np.testing.assert_allclose(run["losses"], one["losses"], rtol=TOLERANCE[dtype])
+        np.testing.assert_allclose(run["weights"], one["weights"], rtol=TOLERANCE[dtype])
+        assert run["finite"] == [f"({device_runs.TASKS}, 2)", f"({device_runs.TASKS},)"]
+        assert run["all_finite"]
+    assert len(set(runs["float64 second_order 1"]["losses"])) == device_runs.STEPS
+
+
+def test_devices_communicate_once_a_step(found):
+    """One all-reduce, and not in a loop."""
+    for name, run in found["alone"].items():
+        alone = name.endswith(" 1")
+        assert run["collectives"] == ([] if alone else [["all-reduce", 1]]), name
+
+
+def test_two_processes_train_as_one(found):
+    one = found["alone"]["float64 second_order 8"]
+    for process in ("0", "1"):
+        run = found[process]["float64 second_order 8"]
+        np.testing.assert_allclose(run["losses"], one["losses"], rtol=1e-11)
+        np.testing.assert_allclose(run["weights"], one["weights"], rtol=1e-11)
+        assert run["collectives"] == [["all-reduce", 1]]
+
+
+def test_processes_that_disagree_are_told(found):
+    for process in ("0", "1"):
+        same, data, config = found[process]["disagreement"]
+        assert same == ""
+        assert data.startswith("Process 1 of 2 has other data than process 0")
+        assert config.startswith("Process 1 of 2 has other config than process 0")
+
+
+class FakeMesh:
+    def __init__(self, size: int):
+        self.devices = np.zeros(size)
+
+
+@pytest.mark.parametrize(
+    ("meta_batch", "at_once", "devices", "layout"),
+    [
+        (16, 0, 1, Layout(1, 1, 16)),
+        (16, 1, 1, Layout(1, 16, 1)),
+        (16, 0, 8, Layout(8, 1, 2)),
+        (9, 0, 8, Layout(8, 1, 2)),
+        (16, 3, 2, Layout(2, 3, 3)),
+        (16, 7, 2, Layout(2, 2, 4)),  # 4 + 4, not 7 + 1 and 6 places of padding
+    ],
+)
+def test_layouts(meta_batch, at_once, devices, layout):
+    found = layout_of(meta_batch, at_once, FakeMesh(devices))
+    assert found == layout
+    assert found.devices * found.tasks_per_device >= meta_batch
+
+
+def test_more_devices_than_tasks_are_refused():
+    with pytest.raises(UserError, match=r"^tasks\.meta_batch is 3, fewer than the 4 devices"):
+        layout_of(3, 0, FakeMesh(4))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("", 2, None),
+        ("auto", 2, 0),
+        ("host:1", None, 0),
+        ("host:1", 2, 2),
+        ("host", 2, 0),
+    ],
+)
+def test_contradictions_of_processes_are_refused(given):
+    with pytest.raises(UserError, match="HOST:PORT"):
+        distributed.join(*given)
+
+
+def test_a_digest_tells_values_shapes_and_types_apart():
+    zeros = np.zeros(4, np.float32)
+    others = (zeros + 1, zeros.reshape(2, 2), zeros.view(np.int32), [zeros, zeros])
+    assert len({distributed.digest(x) for x in (zeros, *others)}) == 5
+    assert distributed.digest(zeros) == distributed.digest(jax.numpy.zeros(4))
+    experiment = experiment_from_config(tiny.get_config().to_dict())
+    again = experiment_from_config(tiny.get_config().to_dict())
+    assert distributed.digest(experiment) == distributed.digest(again)
+    changed = dataclasses.replace(experiment, seed=7)
+    assert distributed.digest(experiment) != distributed.digest(changed)
