@@ -15,13 +15,16 @@ Asked = Callable[[int], str]
 """asked(step) -> the signal by which the run was asked to stop, or "". Every process of a run asks
 at the same steps and gets the same answer."""
 
+_OWN_SIGNALS = signal.SIGTERM, signal.SIGINT
+
 
 @contextlib.contextmanager
 def at_once(code: int) -> Iterator[None]:
     """Where SIGTERM and SIGINT end the process with `code`, wherever it is, and one line.
 
     An exception would not do: raised while Python collects garbage, it is printed and forgotten.
-    Nothing needs to be unwound, since files are written whole or not at all.
+    Nothing needs to be unwound, since files are written whole or not at all. Of a run on several
+    processes none may end alone: there JAX's handler stays, which `after_the_step` asks.
     """
 
     def stop(number: int, frame) -> None:
@@ -31,7 +34,7 @@ def at_once(code: int) -> Iterator[None]:
         os.write(2, line.encode())
         os._exit(code)
 
-    with _handled(stop, (signal.SIGTERM, signal.SIGINT)):
+    with _handled(stop, _OWN_SIGNALS if jax.process_count() == 1 else ()):
         yield
 
 
@@ -56,8 +59,7 @@ def after_the_step() -> Iterator[Asked]:
             return "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else ""
         return noted[0] if noted else ""
 
-    several = jax.process_count() > 1
-    with _handled(note, () if several else (signal.SIGTERM, signal.SIGINT)):
+    with _handled(note, _OWN_SIGNALS if jax.process_count() == 1 else ()):
         yield asked
 
 
