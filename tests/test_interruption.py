@@ -119,6 +119,15 @@ def whole(tmp_path_factory):
     return *run(), run.log()
 
 
+
+def test_the_best_checkpoint_may_still_be_on_its_way_to_disk(tmp_path):
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        for step in range(3):
+            checkpoints.save(state_at(step, size=2**22), {"selection": step})
+        best = checkpoints.best(state_at(0, size=2**22))
+    assert (int(best.state.step), best.metrics) == (2, {"selection": 2})
+
+
 def same(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 

@@ -77,10 +77,12 @@ class Checkpoints:
         Raises:
           UserError: there are some, but none can be read; or it is of other data.
         """
+        self.wait()
         return self._first_readable(sorted(self._manager.all_steps(), reverse=True), like)
 
     def best(self, like: TrainState) -> Saved | None:
         """The best checkpoint, of equals the latest, likewise; None where none is validated."""
+        self.wait()  # metrics are not known before they are on disk
         known = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
         validated = [step for step in sorted(known) if known[step] is not None]
         validated.sort(key=lambda step: known[step]["selection"])
@@ -97,7 +99,6 @@ class Checkpoints:
             self._manager.close()
 
     def _first_readable(self, steps: Sequence[int], like: TrainState) -> Saved | None:
-        self.wait()
         damaged: dict[int, Exception] = {}
         for step in steps:
             try:
