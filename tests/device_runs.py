@@ -6,8 +6,10 @@ Without --all not every combination is run: compiling takes seconds each.
 """
 
 import argparse
+import contextlib
 import functools
 import json
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from dsaml_jax.experiment import TaskConfig
 from dsaml_jax.inner import InnerConfig
 from dsaml_jax.model import DSAMLConfig
 from dsaml_jax.optimizers import OptimizerConfig
+from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.devices import replicate, task_mesh
 from dsaml_jax.training.program import work_of
 from dsaml_jax.training.state import TrainState, initial_state
@@ -111,30 +114,66 @@ def initial_of(dtype: str, estimator: str) -> TrainState:
     )
 
 
+@functools.cache
+def program(dtype: str, estimator: str, devices: int, at_once: int):
+    """(the compiled meta-step, its arguments but for the state, and a state in its place)."""
+    mesh = task_mesh(jax.devices()[:devices])
+    sizes = TaskConfig(meta_batch=TASKS, support=1, query=2, at_once=at_once)
+    step = make_meta_step(model_of(dtype), sizes, inner_of(estimator), OUTER, STEPS, mesh)
+    tables, key = replicate((random_tables(dtype), jax.random.key(2)), mesh)
+
+    def start():
+        return replicate(jax.tree.map(np.asarray, initial_of(dtype, estimator)), mesh)
+
+    return step.lower(start(), tables, key).compile(), (tables, key), start
+
+
+def advance(compiled, state: TrainState, arguments: tuple, steps: int):
+    """(state, metrics of the last step, losses) after some meta-steps."""
+    found = []
+    for _ in range(steps):
+        state, metrics = compiled(state, *arguments)
+        found.append(float(metrics.scalars["loss"]))
+    return state, metrics, found
+
+
 def losses(dtype: str, estimator: str, devices: int, at_once: int) -> dict:
     """Of each meta-step, with what its program communicates and what becomes of the weights."""
     with jax.enable_x64(dtype == "float64"), warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # of donated buffers that are not used
-        model, inner = model_of(dtype), inner_of(estimator)
-        mesh = task_mesh(jax.devices()[:devices])
-        start = jax.tree.map(np.asarray, initial_of(dtype, estimator))
-        sizes = TaskConfig(meta_batch=TASKS, support=1, query=2, at_once=at_once)
-        step = make_meta_step(model, sizes, inner, OUTER, STEPS, mesh)
-        state, tables, key = replicate((start, random_tables(dtype), jax.random.key(2)), mesh)
-        compiled = step.lower(state, tables, key).compile()
-        found = []
-        for _ in range(STEPS):
-            state, metrics = compiled(state, tables, key)
-            found.append(float(metrics.scalars["loss"]))
+        compiled, arguments, start = program(dtype, estimator, devices, at_once)
+        state, metrics, found = advance(compiled, start(), arguments, STEPS)
         work = work_of(compiled.as_text())
-        weights = jax.device_get((state.params, state.statistics))
         return {
             "losses": found,
             "collectives": [[each.kind, each.times] for each in work.collectives],
-            "weights": float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(weights))),
+            "weights": weight_of(state),
             "finite": sorted({str(leaf.shape) for leaf in jax.tree.leaves(metrics.finite)}),
             "all_finite": bool(all(leaf.all() for leaf in jax.tree.leaves(metrics.finite))),
         }
+
+
+def weight_of(state: TrainState) -> float:
+    """One number that tells of all weights and statistics."""
+    weights = jax.device_get((state.params, state.statistics))
+    return float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(weights)))
+
+
+def restarted(dtype: str, estimator: str) -> dict:
+    """A training that is begun on four devices and, from its checkpoint, ended on two."""
+    many, few = PLANS[2], PLANS[1]
+    with (
+        jax.enable_x64(dtype == "float64"),
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(Checkpoints(Path(folder))) as checkpoints,
+    ):
+        compiled, arguments, start = program(dtype, estimator, *many)
+        state, _, before = advance(compiled, start(), arguments, STEPS - 1)
+        checkpoints.save(state)
+        compiled, arguments, start = program(dtype, estimator, *few)
+        state = checkpoints.last(start()).state
+        state, _, after = advance(compiled, state, arguments, 1)
+        return {"losses": before + after, "weights": weight_of(state)}
 
 
 def main() -> None:
@@ -157,6 +196,8 @@ def main() -> None:
     }
     if several:
         found["disagreement"] = disagreement()
+    else:
+        found["restarted"] = restarted("float64", "second_order")
     given.out.write_text(json.dumps(found))
 
 

@@ -38,54 +38,46 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory) -> dict:
-    """{"alone" or process number: what `device_runs` wrote}, of one process and then of two."""
-    folder = tmp_path_factory.mktemp("devices")
-    address = f"--coordinator=localhost:{free_port()}"
-    for groups in (
-        {"alone": (8, ())},
-        {i: (4, (address, "--processes=2", f"--process_id={i}")) for i in range(2)},
-    ):
-        running = [started(n, str(folder / f"{i}"), *given) for i, (n, given) in groups.items()]
-        for one in running:
-            _, errors = one.communicate(timeout=500)
-            assert one.returncode == 0, errors
-    return {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
+def written_by(folder: Path, groups: dict) -> dict:
+    """{name: what `device_runs` wrote}, of processes that run at the same time."""
+    running = [started(n, str(folder / name), *given) for name, (n, given) in groups.items()]
+    for one in running:
+        _, errors = one.communicate(timeout=500)
+        assert one.returncode == 0, errors
+    return {name: json.loads((folder / name).read_text()) for name in groups}
 
 
-def test_any_number_of_devices_trains_alike(found):
-    runs = found["alone"]
-    for name, run in runs.items():
-        dtype, order, _ = name.split()
-        one = runs[f"{dtype} {order} 1"]
-        np.testing.assert_allclose(run["losses"], one["losses"], rtol=TOLERANCE[dtype])
-        np.testing.assert_allclose(run["weights"], one["weights"], rtol=TOLERANCE[dtype])
+def same(run: dict, one: dict, rtol: float) -> None:
+    np.testing.assert_allclose(run["losses"], one["losses"], rtol=rtol)
+    np.testing.assert_allclose(run["weights"], one["weights"], rtol=rtol)
+
+
+def test_any_number_of_devices_and_processes_trains_alike(tmp_path):
+    """One test, not four: what they would share takes a minute, and they may run in two processes.
+
+    Processes of its own because the number of devices is fixed when JAX starts.
+    """
+    alone = written_by(tmp_path, {"alone": (8, ())})["alone"]
+    restarted = alone.pop("restarted")
+    for name, run in alone.items():
+        dtype, order, devices = name.split()
+        same(run, alone[f"{dtype} {order} 1"], TOLERANCE[dtype])
         assert run["finite"] == [f"({device_runs.TASKS}, 2)", f"({device_runs.TASKS},)"]
         assert run["all_finite"]
-    assert len(set(runs["float64 second_order 1"]["losses"])) == device_runs.STEPS
+        # One all-reduce a step, and not in a loop.
+        assert run["collectives"] == ([] if devices == "1" else [["all-reduce", 1]]), name
+    one = alone["float64 second_order 1"]
+    assert len(set(one["losses"])) == device_runs.STEPS
+    # Begun on four devices and, from a checkpoint, ended on two.
+    same(restarted, one, 1e-11)
 
-
-def test_devices_communicate_once_a_step(found):
-    """One all-reduce, and not in a loop."""
-    for name, run in found["alone"].items():
-        alone = name.endswith(" 1")
-        assert run["collectives"] == ([] if alone else [["all-reduce", 1]]), name
-
-
-def test_two_processes_train_as_one(found):
-    one = found["alone"]["float64 second_order 8"]
-    for process in ("0", "1"):
-        run = found[process]["float64 second_order 8"]
-        np.testing.assert_allclose(run["losses"], one["losses"], rtol=1e-11)
-        np.testing.assert_allclose(run["weights"], one["weights"], rtol=1e-11)
-        assert run["collectives"] == [["all-reduce", 1]]
-
-
-def test_processes_that_disagree_are_told(found):
-    for process in ("0", "1"):
-        same, data, config = found[process]["disagreement"]
-        assert same == ""
+    address = f"--coordinator=localhost:{free_port()}"
+    pair = {str(i): (4, (address, "--processes=2", f"--process_id={i}")) for i in range(2)}
+    for said in written_by(tmp_path, pair).values():
+        same(said["float64 second_order 8"], one, 1e-11)
+        assert said["float64 second_order 8"]["collectives"] == [["all-reduce", 1]]
+        agree, data, config = said["disagreement"]
+        assert agree == ""
         assert data.startswith("Process 1 of 2 has other data than process 0")
         assert config.startswith("Process 1 of 2 has other config than process 0")
 

@@ -119,7 +119,6 @@ def whole(tmp_path_factory):
     return *run(), run.log()
 
 
-
 def test_the_best_checkpoint_may_still_be_on_its_way_to_disk(tmp_path):
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
         for step in range(3):
