@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
     config.data.embedding_weights = ""
     config.data.processes = 0
     config.data.beam_options = ()
+    config.data.on_device = True
 
     # 44.1 kHz, 60 ms windows every 10 ms, 128 bands, 60 segments of 0.5 s.
     config.audio = ConfigDict(dataclasses.asdict(AudioConfig()))
@@ -41,7 +42,9 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(dataclasses.asdict(DSAMLConfig()))
 
     # A meta-step: 16 annotators, each adapted on 1 song and tested on 15.
-    config.tasks = ConfigDict({"meta_batch": 16, "support": 1, "query": 15, "at_once": 0})
+    config.tasks = ConfigDict({"meta_batch": 16, "support": 1, "query": 15})
+    config.tasks.at_once = 0
+    config.tasks.steps_per_call = 1
 
     # 16 inner steps of SGD over all weights; the release is first order only.
     config.inner = ConfigDict()

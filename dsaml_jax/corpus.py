@@ -18,7 +18,9 @@ from dsaml_jax.objective import Batch
 
 
 class Tables(NamedTuple):
-    """A corpus as arrays (a pytree that lives on the device): N songs, R ratings, A annotators.
+    """A corpus as arrays (a pytree): N songs, R ratings, A annotators.
+
+    It lives on the device; where that has no room, `log_mel` and `embedding` are NumPy's.
 
     Attributes:
       log_mel: [N, S, T, F].
@@ -40,9 +42,15 @@ class Tables(NamedTuple):
     ratings_of: jax.Array
     counts: jax.Array
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the songs are on the device too."""
+        return not isinstance(self.log_mel, np.ndarray)
+
     def batch(self, ratings: jax.Array, statistics) -> Batch:
-        """The clips of ratings [..., n], gathered on the device."""
+        """The clips of ratings [..., n], gathered where the songs are."""
         songs = self.song_of[ratings]
+        songs = songs if self.on_device else np.asarray(songs)
         return Batch(
             log_mel=self.log_mel[songs],
             embedding=self.embedding[songs],
@@ -123,7 +131,9 @@ class Scaling(NamedTuple):
 
     def apply(self, corpus: Corpus) -> Corpus:
         """The corpus with embeddings of training mean 0 and deviation 1."""
-        embedding = jnp.asarray(self._scaled(corpus.tables.embedding))
+        # By the same arithmetic wherever the songs are.
+        scaled = self._scaled(jnp.asarray(corpus.tables.embedding))
+        embedding = scaled if corpus.tables.on_device else np.asarray(scaled)
         return dataclasses.replace(
             corpus,
             tables=corpus.tables._replace(embedding=embedding),
@@ -145,6 +155,7 @@ def build_corpus(
     source: str,
     labels: str = "personal",
     whole_songs: bool = False,
+    on_device: bool = True,
     heard_by: Mapping[str, Sequence[Rating]] | None = None,
 ) -> Corpus:
     """Stacks the songs' features and indexes their ratings.
@@ -161,6 +172,7 @@ def build_corpus(
       source: name of the split, for messages.
       labels: "personal" or "consensus".
       whole_songs: keep all features of the songs, instead of those of their first clips.
+      on_device: put the songs' features on the device, beside the ratings.
       heard_by: {song id: ratings of all people}; by default those of `songs`.
 
     Raises:
@@ -203,9 +215,12 @@ def build_corpus(
         ratings_of=ratings_of,
         counts=counts,
     )
+    placed = jax.tree.map(jnp.asarray, tables)
+    if not on_device:
+        placed = placed._replace(log_mel=tables.log_mel, embedding=tables.embedding)
     people = {song.song_id: song.ratings for song in songs} if heard_by is None else heard_by
     return Corpus(
-        jax.tree.map(jnp.asarray, tables),
+        placed,
         tuple(song.song_id for song in songs),
         annotator_ids,
         tuple(features) if whole_songs else (),

@@ -46,6 +46,7 @@ def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
             source=f"{data.name}, {split}",
             labels=data.labels,
             whole_songs=split == "test" and experiment.evaluation.whole_songs,
+            on_device=experiment.data.on_device,
             heard_by=heard_by,
         )
         sources = tuple(prepared.features.source(song.song_id) for song in songs)

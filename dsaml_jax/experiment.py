@@ -62,6 +62,7 @@ class DataConfig:
     embedding_weights: str
     processes: int
     beam_options: tuple[str, ...]
+    on_device: bool
 
     def __post_init__(self):
         one_of("data.name", self.name, DATASETS)
@@ -88,17 +89,21 @@ class TaskConfig:
       support, query: songs of each.
       at_once: annotators a device computes at once; its others come after them, and the sum of
         their gradients is kept. 0 for all. Speed and memory only.
+      steps_per_call: meta-steps that the device takes by itself, where nothing is due before the
+        last of them; a signal to stop is heard between calls. Speed only.
     """
 
     meta_batch: int
     support: int
     query: int
     at_once: int
+    steps_per_call: int = 1
 
     def __post_init__(self):
         for name in ("meta_batch", "support", "query"):
             at_least(f"tasks.{name}", getattr(self, name), 1)
         at_least("tasks.at_once", self.at_once, 0)
+        at_least("tasks.steps_per_call", self.steps_per_call, 1)
 
 
 @dataclasses.dataclass(frozen=True)

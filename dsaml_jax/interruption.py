@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -11,9 +12,12 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.experimental import multihost_utils
 
-Asked = Callable[[int], str]
-"""asked(step) -> the signal by which the run was asked to stop, or "". Every process of a run asks
-at the same steps and gets the same answer."""
+Asked = Callable[[], str]
+"""asked() -> the signal by which the run was asked to stop, or "". Every process of a run asks as
+often, and gets the same answer."""
+
+_QUESTIONS = itertools.count()
+"""JAX's runtime lets all processes stop at the same one of these, which must not start anew."""
 
 _OWN_SIGNALS = signal.SIGTERM, signal.SIGINT
 
@@ -54,9 +58,10 @@ def after_the_step() -> Iterator[Asked]:
         # Not through the logger: the signal may have come while it was writing.
         os.write(2, f"{noted[-1]}: stopping after this step\n".encode())
 
-    def asked(step: int) -> str:
+    def asked() -> str:
         if jax.process_count() > 1:
-            return "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else ""
+            stop = multihost_utils.reached_preemption_sync_point(next(_QUESTIONS))
+            return "SIGTERM" if stop else ""
         return noted[0] if noted else ""
 
     with _handled(note, _OWN_SIGNALS if jax.process_count() == 1 else ()):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import optax
+from jax.sharding import Mesh
 
 from dsaml_jax import plots
 from dsaml_jax.audio.features import embedding_size
@@ -25,10 +29,11 @@ from dsaml_jax.tasks import check_tasks
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.devices import local, replicate, task_mesh
 from dsaml_jax.training.diagnosis import check_study, logged_diagnosis
-from dsaml_jax.training.loop import Explain, fit
+from dsaml_jax.training.feed import Feed, feed_of
+from dsaml_jax.training.loop import Advance, Explain, fit
 from dsaml_jax.training.records import Records
 from dsaml_jax.training.state import TrainState, initial_state, restart
-from dsaml_jax.training.step import drawn_annotators, make_meta_step
+from dsaml_jax.training.step import MetaStep, drawn_annotators, make_meta_step
 from dsaml_jax.workdir import resolved_config
 
 WEIGHTS_STREAM, POPULATION_STREAM, META_STREAM = range(3)
@@ -83,7 +88,7 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
     if experiment.diagnostics.every and any(s.inner.steps for s in stages_of(experiment)):
         check_study(experiment)
     key, mesh = jax.random.key(experiment.seed), task_mesh()
-    tables = replicate(corpora["train"].tables, mesh)
+    tables = corpora["train"].tables
     about = {
         "config": resolved_config(experiment),
         "seed": experiment.seed,
@@ -100,26 +105,25 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
                     population.params, population.statistics, stage.inner.loop(), optimizer
                 )
             stage_key = jax.random.fold_in(key, stage.stream)
-            checkpoints = Checkpoints(workdir / "checkpoints" / stage.name, about)
-            try:
+            with (
+                contextlib.closing(
+                    Checkpoints(workdir / "checkpoints" / stage.name, about)
+                ) as checkpoints,
+                feed_of(tables, tasks, stage_key, mesh) as feed,
+            ):
                 fitted[stage.name] = fit(
                     stage.name,
                     stage.config,
-                    make_meta_step(
-                        experiment.model, tasks, stage.inner, optimizer, stage.config.steps, mesh
-                    ),
+                    _advance(experiment, stage, optimizer, feed, stage_key, mesh),
                     replicate(start, mesh),
-                    tables,
-                    replicate(stage_key, mesh),
                     validation(experiment, corpora["validation"], stage.inner),
                     checkpoints,
                     records,
                     _explanation(tasks, corpora["train"], stage, stage_key),
-                    logged_diagnosis(experiment, corpora["train"].tables),
+                    logged_diagnosis(experiment, tables),
                     experiment.diagnostics.every if stage.inner.steps else 0,
+                    tasks.steps_per_call,
                 )
-            finally:
-                checkpoints.close()
         for name in fitted:
             plots.learning_curves(workdir / "figures" / f"learning_{name}.png", records.read(name))
     return _trained({name: (each.state, each.metrics) for name, each in fitted.items()})
@@ -198,6 +202,30 @@ def _initial(experiment: Experiment, stage: Stage) -> TrainState:
         experiment.audio.image,
         embedding_size(experiment.audio),
     )
+
+
+def _advance(
+    experiment: Experiment,
+    stage: Stage,
+    optimizer: optax.GradientTransformation,
+    feed: Feed,
+    key: jax.Array,
+    mesh: Mesh,
+) -> Advance:
+    """Takes meta-steps of a stage, from a program for each number of them in a call."""
+    key = replicate(key, mesh)
+
+    @functools.cache
+    def program(count: int) -> MetaStep:
+        steps = stage.config.steps
+        return make_meta_step(
+            experiment.model, experiment.tasks, stage.inner, optimizer, steps, mesh, count
+        )
+
+    def advance(state: TrainState, first: int, count: int):
+        return program(count)(state, feed(first, count), key)
+
+    return advance
 
 
 def _explanation(tasks: TaskConfig, corpus: Corpus, stage: Stage, key: jax.Array) -> Explain:

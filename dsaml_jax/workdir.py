@@ -31,7 +31,7 @@ OTHERS = {"preparation", LOCK}
 """What may lie in a folder in which a run begins: the report of --mode=prepare."""
 
 MAY_CHANGE = {
-    "data": ("root", "prepared", "processes", "beam_options"),
+    "data": ("root", "prepared", "processes", "beam_options", "on_device"),
     "population": ("checkpoint_every", "skip_at_most"),
     "meta": ("checkpoint_every", "skip_at_most"),
     "evaluation": ("figures",),

@@ -134,7 +134,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(finished, prepared, tmp_path,
 
     whole = experiment(prepared)
     workdir = open_workdir(tmp_path / "run", whole, fresh=True)
-    fetch, seen = loop._fetch, []
+    fetch, seen = loop._shown, []
 
     def stop_after_three(metrics, bar):
         values = fetch(metrics, bar)
@@ -143,10 +143,10 @@ def test_a_stopped_run_goes_on_to_the_same_weights(finished, prepared, tmp_path,
             raise KeyboardInterrupt
         return values
 
-    monkeypatch.setattr(loop, "_fetch", stop_after_three)
+    monkeypatch.setattr(loop, "_shown", stop_after_three)
     with pytest.raises(KeyboardInterrupt):
         run(whole, workdir, "train")
-    monkeypatch.setattr(loop, "_fetch", fetch)
+    monkeypatch.setattr(loop, "_shown", fetch)
     run(whole, workdir, "train")
     theirs, ours = restore(whole, finished[0]), restore(whole, workdir)
     jax.tree.map(

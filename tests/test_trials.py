@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -86,9 +85,7 @@ def listen(log_mel, embedding):
 def test_whole_songs_are_read_as_predict_song_reads_them():
     corpus = corpus_of()
     trial = trial_of(corpus, of_songs(corpus))
-    log_mel, embedding = trial.sound.window(
-        jnp.asarray(trial.reading.at), jnp.asarray(trial.reading.row), S
-    )
+    log_mel, embedding = trial.clips(np.arange(len(trial.reading.at)))
     curves = spliced(listen(np.asarray(log_mel), np.asarray(embedding)), trial.reading)
     assert curves.shape == (12, max(LENGTHS), 2)
     for m, song in enumerate(trial.sequences.song):

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsaml_jax.corpus import Corpus, Tables
+from dsaml_jax.corpus import Corpus
 from dsaml_jax.evaluation.sequences import Sequences, of_episodes, of_songs
 from dsaml_jax.evaluation.windows import (
+    Clips,
     Reading,
     Sound,
     reading_of,
@@ -25,7 +26,7 @@ from dsaml_jax.experiment import Experiment
 from dsaml_jax.inner import InnerConfig
 from dsaml_jax.meta import Learner, adapt
 from dsaml_jax.model import DSAML, DSAMLConfig
-from dsaml_jax.objective import dsaml_problem, encoder_is_frozen
+from dsaml_jax.objective import Batch, dsaml_problem, encoder_is_frozen
 from dsaml_jax.tasks import Episodes, check_support, fixed_episodes, same_song_episodes
 
 _WINDOWS = 8
@@ -63,6 +64,11 @@ class Trial:
     sequences: Sequences
     sound: Sound
     reading: Reading
+
+    def clips(self, windows: np.ndarray) -> Clips:
+        """What is heard in windows [...], gathered where the sound is."""
+        at, row = self.reading.at[windows], self.reading.row[windows]
+        return self.sound.window(at, row, self.corpus.segments)
 
 
 def make_trial(
@@ -105,28 +111,25 @@ def predict_windows(
 
 
 def _every_window(run, model: DSAMLConfig, weights: Weights, trial: Trial, batch: int = 32):
-    reading, count = trial.reading, len(trial.reading.at)
+    count = len(trial.reading.at)
     # The last batch is filled up with the first windows, so that one shape is compiled.
     index = np.arange(-(-count // batch) * batch) % count
     parts = [
-        jax.device_get(run(model, trial.corpus.segments, weights, trial.sound, at, row))
-        for at, row in zip(
-            reading.at[index].reshape(-1, batch), reading.row[index].reshape(-1, batch), strict=True
-        )
+        jax.device_get(run(model, weights, trial.clips(windows)))
+        for windows in index.reshape(-1, batch)
     ]
     return np.concatenate(parts)[:count]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _curves(model: DSAMLConfig, segments: int, weights: Weights, sound: Sound, at, row):
+@functools.partial(jax.jit, static_argnums=0)
+def _curves(model: DSAMLConfig, weights: Weights, clips: Clips):
     variables = {"params": weights.params, "statistics": weights.statistics}
-    return DSAML(model).apply(variables, *sound.window(at, row, segments)).curve
+    return DSAML(model).apply(variables, *clips).curve
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _features(model: DSAMLConfig, segments: int, weights: Weights, sound: Sound, at, row):
+@functools.partial(jax.jit, static_argnums=0)
+def _features(model: DSAMLConfig, weights: Weights, clips: Clips):
     variables = {"params": weights.params, "statistics": weights.statistics}
-    clips = sound.window(at, row, segments)
     return DSAML(model).apply(variables, *clips, method="encode")[0]
 
 
@@ -143,9 +146,9 @@ def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predic
     """
     problem, loop = dsaml_problem(model, train=False), inner.loop()
 
-    def adapt_one(weights: Weights, tables: Tables, support):
+    def adapt_one(weights: Weights, batch: Batch):
         key = jax.random.key(0)  # nothing is random here
-        batch = tables.batch(support, weights.statistics)
+        batch = batch._replace(statistics=weights.statistics)
         learner = Learner(weights.params, weights.rates)
         adapted = adapt(
             problem.loss, loop, learner, batch, key, prepare=problem.prepare, exact_steps=0
@@ -153,25 +156,24 @@ def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predic
         last = problem.loss(adapted.params, batch, key)
         return adapted.params, jnp.append(adapted.losses, last)
 
-    def curves(segments: int, params, statistics, sound: Sound, at, row):
-        return _curves(model, segments, Weights(params, statistics, {}), sound, at, row)
+    def curves(params, statistics, clips: Clips):
+        return _curves(model, Weights(params, statistics, {}), clips)
 
     def heads(params, features):
         return DSAML(model).apply({"params": params}, features, method="predict")
 
-    adapt_many = jax.jit(jax.vmap(adapt_one, in_axes=(None, None, 0)))
-    curves_many = jax.jit(jax.vmap(curves, in_axes=(None, 0, None, None, 0, 0)), static_argnums=0)
+    adapt_many = jax.jit(jax.vmap(adapt_one, in_axes=(None, 0)))
+    curves_many = jax.jit(jax.vmap(curves, in_axes=(0, None, 0)))
     heads_many = jax.jit(jax.vmap(heads))
 
     def predict(weights: Weights, trial: Trial, support: np.ndarray):
         reading, segments = trial.reading, trial.corpus.segments
 
         def adapt_to(rows):
-            return adapt_many(weights, trial.corpus.tables, support[rows])
+            return adapt_many(weights, trial.corpus.tables.batch(support[rows], None))
 
         def encode_and_read(params, windows):
-            at, row = reading.at[windows], reading.row[windows]
-            return curves_many(segments, params, weights.statistics, trial.sound, at, row)
+            return curves_many(params, weights.statistics, trial.clips(windows))
 
         size = 4 * len(reading.at) * segments * model.dim
         if not encoder_is_frozen(loop, weights.params) or size > _FEATURE_BYTES:

@@ -18,8 +18,15 @@ from dsaml_jax.evaluation.sequences import Sequences
 from dsaml_jax.predict import splice_plan
 
 
+class Clips(NamedTuple):
+    """Attributes: log_mel: [..., S, T, F]; embedding: [..., G]."""
+
+    log_mel: jax.Array
+    embedding: jax.Array
+
+
 class Sound(NamedTuple):
-    """What is heard of a corpus, on the device.
+    """What is heard of a corpus, where its tables have it: on the device or, as NumPy, the host.
 
     Attributes:
       log_mel: [segments, T, F], the songs end to end.
@@ -29,9 +36,9 @@ class Sound(NamedTuple):
     log_mel: jax.Array
     embedding: jax.Array
 
-    def window(self, at: jax.Array, row: jax.Array, segments: int) -> tuple[jax.Array, jax.Array]:
-        """(log-mel [..., S, T, F], embedding [..., G]) of windows [...]."""
-        return self.log_mel[at[..., None] + jnp.arange(segments)], self.embedding[row]
+    def window(self, at: np.ndarray, row: np.ndarray, segments: int) -> Clips:
+        """The clips of windows [...]."""
+        return Clips(self.log_mel[at[..., None] + np.arange(segments)], self.embedding[row])
 
 
 class Reading(NamedTuple):
@@ -56,10 +63,11 @@ def sound_of(corpus: Corpus) -> Sound:
     if not corpus.features:
         log_mel = corpus.tables.log_mel
         return Sound(log_mel.reshape(-1, *log_mel.shape[2:]), corpus.tables.embedding)
-    return Sound(
-        jnp.asarray(np.concatenate([song.log_mel for song in corpus.features])),
-        jnp.asarray(np.concatenate([song.embeddings for song in corpus.features])),
+    sound = Sound(
+        np.concatenate([song.log_mel for song in corpus.features]),
+        np.concatenate([song.embeddings for song in corpus.features]),
     )
+    return jax.tree.map(jnp.asarray, sound) if corpus.tables.on_device else sound
 
 
 def reading_of(corpus: Corpus, sequences: Sequences, hops: tuple[int, ...]) -> Reading:

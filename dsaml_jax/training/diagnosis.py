@@ -34,14 +34,14 @@ def make_diagnosis(
     """diagnosis(learner, statistics, tables, step) of the step's meta-batch, compiled once."""
     problem, inner = dsaml_problem(experiment.model, train=True), experiment.inner.loop()
 
-    @functools.partial(jax.jit, compiler_options=quick_compilation())
+    compiled = jax.jit(
+        functools.partial(diagnose, problem, inner, iterations=experiment.diagnostics.iterations),
+        compiler_options=quick_compilation(),
+    )
+
     def diagnosis(learner: Learner, statistics: Any, tables: Tables, step: jax.Array) -> Diagnosis:
-        tasks, keys = draw_meta_batch(
-            experiment.tasks, statistics, tables, study_key(experiment), step
-        )
-        return diagnose(
-            problem, inner, learner, tasks, keys, iterations=experiment.diagnostics.iterations
-        )
+        key = study_key(experiment)
+        return compiled(learner, *draw_meta_batch(experiment.tasks, statistics, tables, key, step))
 
     return diagnosis
 

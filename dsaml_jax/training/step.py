@@ -44,8 +44,12 @@ def make_meta_step(
     optimizer: optax.GradientTransformation,
     steps: int,
     mesh: Mesh | None = None,
+    count: int = 1,
 ) -> MetaStep:
     """meta_step(state, tables, key) -> (state, metrics), compiled; the state is donated.
+
+    With `count` above 1 it takes so many meta-steps in a call, and the metrics are those of each,
+    stacked along the first axis.
 
     θ <- outer update(θ, mean over tasks of the estimate of ∇_θ L_query(θ_K(θ))), and so for the
     learned inner rates; `steps` meta-steps are the whole of training, for schedules. Where the loss
@@ -105,9 +109,14 @@ def make_meta_step(
         after = TrainState(state.step + 1, *kept, metrics["skipped"])
         return after, Metrics(metrics, finite)
 
+    def meta_steps(state: TrainState, tables: Tables, key: jax.Array):
+        if count == 1:
+            return meta_step(state, tables, key)
+        return jax.lax.scan(lambda now, _: meta_step(now, tables, key), state, length=count)
+
     everywhere = PartitionSpec()
     per_device = jax.shard_map(
-        meta_step, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False
+        meta_steps, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False
     )
     placed = replicated(mesh)
     return jax.jit(per_device, donate_argnums=0, in_shardings=placed, out_shardings=placed)
@@ -126,7 +135,7 @@ def draw_step(
 
 
 def task_of(draw: Draw, tables: Tables, statistics: Any) -> Task:
-    """The clips of one drawn task."""
+    """The clips of one drawn task, or of several with stacked statistics."""
     return Task(tables.batch(draw.support, statistics), tables.batch(draw.query, statistics))
 
 
@@ -143,7 +152,8 @@ def draw_meta_batch(
 ) -> tuple[Task, jax.Array]:
     """All tasks of a meta-step, and their keys, stacked along the first axis."""
     draw, keys = draw_step(tasks, tables, key, step)
-    return jax.vmap(lambda one: task_of(one, tables, statistics))(draw), keys
+    every = jax.tree.map(lambda x: jnp.broadcast_to(x, (tasks.meta_batch, *x.shape)), statistics)
+    return task_of(draw, tables, every), keys
 
 
 def _scalars(outcome: Outcome, steps: int) -> dict[str, jax.Array]:
