@@ -67,7 +67,7 @@ def dry_run(experiment: Experiment, path: Path, memory_gib: float = 0.0) -> str:
         "tasks_at_once_per_device": layout.together,
         "rounds": layout.rounds,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "songs_assumed": len(tables.song_of) // RATINGS_A_SONG,
+        "songs_assumed": len(tables.log_mel),
         "songs_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in tables),
         "peak_bytes_per_device": memory.peak,
         "temporary_bytes_per_device": memory.temporary,
@@ -117,10 +117,15 @@ def abstract_arguments(experiment: Experiment, mesh: Mesh) -> tuple[Any, Tables,
 
 
 def empty_tables(experiment: Experiment) -> Tables:
-    """Tables of as many songs as the data set has; ratings are spread evenly over annotators."""
+    """Tables of as many songs as the data set has, or as are sent for a call where they are
+    streamed; ratings are spread evenly over annotators."""
     songs = SONGS.get(experiment.data.name) or experiment.data.builder.get("train_songs", 100)
     annotators = max(experiment.tasks.meta_batch, 1)
     ratings, segments = songs * RATINGS_A_SONG, experiment.audio.segments
+    tasks = experiment.tasks
+    if not experiment.data.on_device:
+        drawn = tasks.meta_batch * (tasks.support + tasks.query) * tasks.steps_per_call
+        songs = min(songs, drawn)
     each = max(ratings // annotators, experiment.tasks.support + 1)
     return Tables(
         log_mel=jnp.zeros((songs, segments, *experiment.audio.image)),

@@ -49,14 +49,16 @@ class Stream:
     def __init__(self, tables: Tables, tasks: TaskConfig, key: jax.Array, mesh: Mesh):
         self._songs = tables.log_mel, tables.embedding
         self._song_of = np.asarray(tables.song_of)
-        self._tasks, self._mesh = tasks, mesh
+        self._mesh = mesh
         nothing = jnp.zeros((0,))
-        self._ratings = replicate(tables._replace(log_mel=nothing, embedding=nothing), mesh)
-        with _on_host():
-            few = jax.tree.map(jnp.asarray, tables._replace(log_mel=nothing, embedding=nothing))
-            data = jnp.asarray(np.asarray(jax.random.key_data(key)))
-            host_key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
-            self._draw = jax.jit(jax.vmap(lambda step: draw_step(tasks, few, host_key, step)[0]))
+        ratings = tables._replace(log_mel=nothing, embedding=nothing)
+        self._ratings = replicate(ratings, mesh)
+        # On an accelerator a draw would wait for the meta-step under way: it is the host's.
+        few = jax.tree.map(_to_host, ratings)
+        host_key = jax.random.wrap_key_data(
+            _to_host(jax.random.key_data(key)), impl=jax.random.key_impl(key)
+        )
+        self._draw = jax.jit(jax.vmap(lambda step: draw_step(tasks, few, host_key, step)[0]))
         self._worker = ThreadPoolExecutor(1)
         self._ahead: tuple[tuple[int, int], Future[Tables]] | None = None
 
@@ -75,8 +77,7 @@ class Stream:
         self._ahead = (first, count), self._worker.submit(self._tables_of, first, count)
 
     def _tables_of(self, first: int, count: int) -> Tables:
-        with _on_host():
-            draw = self._draw(jnp.arange(first, first + count))
+        draw = self._draw(_to_host(np.arange(first, first + count, dtype=np.int32)))
         ratings = np.concatenate([np.ravel(draw.support), np.ravel(draw.query)])
         drawn = np.unique(self._song_of[ratings])
         songs = np.resize(drawn, min(len(ratings), len(self._songs[0])))
@@ -88,14 +89,14 @@ class Stream:
         return self._ratings._replace(log_mel=log_mel, embedding=embedding, song_of=song_of)
 
 
+def _to_host(array: jax.Array | np.ndarray) -> jax.Array:
+    """A copy on the CPU, where JAX has one."""
+    return jax.device_put(np.asarray(array), _host())
+
+
 @functools.cache
 def _host() -> jax.Device | None:
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
         return None
-
-
-def _on_host() -> contextlib.AbstractContextManager:
-    """Computes on the CPU: on an accelerator a draw would wait for the meta-step under way."""
-    return jax.default_device(_host())

@@ -1,0 +1,89 @@
+"""What several meta-steps a call, and songs in host memory, do to the speed of training.
+
+    python -m benchmarks.feed --json
+
+The demo's meta-steps, as training takes them, in three ways that are timed in turns: one a call
+with all songs on the device; `--per_call` a call; one a call with the songs streamed. Milliseconds
+a step, medians, and the ratio of each to the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import time
+
+import jax
+import numpy as np
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    flags.add_argument("--per_call", type=int, default=10)
+    flags.add_argument("--rounds", type=int, default=7, help="of --per_call steps, each way")
+    flags.add_argument("--json", action="store_true")
+    given = flags.parse_args()
+
+    from configs import demo
+    from dsaml_jax.data import load_corpora
+    from dsaml_jax.experiment import experiment_from_config
+    from dsaml_jax.stages import initial_meta_state
+    from dsaml_jax.training.devices import replicate, task_mesh
+    from dsaml_jax.training.feed import feed_of
+    from dsaml_jax.training.step import make_meta_step
+
+    experiment = experiment_from_config(demo.get_config().to_dict())
+    tables, stage, mesh = load_corpora(experiment)["train"].tables, experiment.meta, task_mesh()
+    host = tables._replace(
+        log_mel=np.asarray(tables.log_mel), embedding=np.asarray(tables.embedding)
+    )
+    key = jax.random.key(0)
+    ways = {
+        "one a call": (tables, 1),
+        f"{given.per_call} a call": (tables, given.per_call),
+        "one a call, streamed": (host, 1),
+    }
+    runs, seconds = {}, {name: [] for name in ways}
+    with contextlib.ExitStack() as stack:
+        for name, (songs, count) in ways.items():
+            step = make_meta_step(
+                experiment.model,
+                experiment.tasks,
+                experiment.inner,
+                stage.build_optimizer(experiment.inner),
+                stage.steps,
+                mesh,
+                count,
+            )
+            feed = stack.enter_context(feed_of(songs, experiment.tasks, key, mesh))
+            state = replicate(initial_meta_state(experiment), mesh)
+            state, _ = step(state, feed(0, count), key)
+            runs[name] = step, feed, count, jax.block_until_ready(state)
+        for turn in range(given.rounds):
+            for name, (step, feed, count, state) in runs.items():
+                first, started = turn * given.per_call + count, time.perf_counter()
+                for i in range(first, first + given.per_call, count):
+                    state, _ = step(state, feed(i, count), key)
+                jax.block_until_ready(state)
+                seconds[name].append((time.perf_counter() - started) / given.per_call)
+                runs[name] = step, feed, count, state
+    one = statistics.median(seconds["one a call"])
+    found = {
+        name: {
+            "milliseconds": 1e3 * statistics.median(each),
+            "ratio": statistics.median(each) / one,
+        }
+        for name, each in seconds.items()
+    }
+    for name, row in found.items():
+        print(f"{name}: {row['milliseconds']:.1f} ms a meta-step, ratio {row['ratio']:.3f}")
+    if given.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
