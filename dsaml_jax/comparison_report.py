@@ -97,13 +97,13 @@ def advice(compared: Comparison) -> list[str]:
             f"do not tell meta-gradients apart: {', '.join(untrained)}."
         )
     for steps, by_variant in list(compared.costs.items())[-1:]:
-        known = [name for name in tied if name in by_variant]
+        known = [name for name in tied if name in by_variant and name not in untrained]
         if known:
             fast = min(known, key=lambda name: by_variant[name].seconds)
             small = min(known, key=lambda name: by_variant[name].temp_bytes)
             sentences.append(
-                f"Of the highest and those not told apart from it, at {steps} inner steps {fast} "
-                f"is the fastest and {small} needs the least memory."
+                f"Of the highest and those not told apart from it, where meta-training was of use, at "
+                f"{steps} inner steps {fast} is the fastest and {small} needs the least memory."
             )
     return sentences
 

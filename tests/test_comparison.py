@@ -74,3 +74,8 @@ def test_advice_says_what_the_numbers_support():
     assert "Not told apart from it by these annotators: first." in said
     assert "interval above 0: exact." in said
     assert "first is the fastest and first needs the least memory" in said
+    assert "do not tell meta-gradients apart" not in said
+    trials["first"] = {0: trials["first"][0]._replace(chosen=0)}
+    said = " ".join(comparison_report.advice(Comparison(trials, cost)))
+    assert "rows do not tell meta-gradients apart: first." in said
+    assert "exact is the fastest and exact needs the least memory" in said
