@@ -102,8 +102,8 @@ def advice(compared: Comparison) -> list[str]:
             fast = min(known, key=lambda name: by_variant[name].seconds)
             small = min(known, key=lambda name: by_variant[name].temp_bytes)
             sentences.append(
-                "Of the highest and those not told apart from it, where meta-training was of use, at "
-                f"{steps} inner steps {fast} is the fastest and {small} needs the least memory."
+                "Of the highest and those not told apart from it, where meta-training was of use, "
+                f"at {steps} inner steps {fast} is the fastest and {small} needs the least memory."
             )
     return sentences
 
