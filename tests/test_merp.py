@@ -7,10 +7,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from configs import merp_pdmer
+from dsaml_jax.data import load_corpora
 from dsaml_jax.datasets.merp import parse
 from dsaml_jax.datasets.merp.parse import MerpOptions
 from dsaml_jax.datasets.schema import EVERYONE
 from dsaml_jax.errors import UserError
+from dsaml_jax.experiment import experiment_from_config
 from tests import data_folders
 
 
@@ -125,3 +128,31 @@ def test_without_pyarrow_the_sentence_says_what_to_install(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"requirements-merp\.txt"):
         parse.read(tmp_path)
+
+
+def test_the_config_makes_disjoint_tasks(tmp_path):
+    """Twenty-four raters heard fifteen songs each, of twenty."""
+    config = merp_pdmer.get_config()
+    root = tmp_path / "merp"
+    config.data.root, config.data.prepared = str(root), str(tmp_path / "prepared")
+    config.audio.segments = 8
+    config.evaluation.hops = (8, 8)
+    columns = {"song_id": [], "rater_id": [], "valence": [], "arousal": []}
+    for rater in range(24):
+        for song in range(20):
+            if (song + rater) % 4 < 3:
+                curve = np.sin(np.arange(60) / 9 + song + rater / 5) / 2
+                columns["song_id"].append(f"00_{song}")
+                columns["rater_id"].append(f"r{rater}")
+                columns["valence"].append(list(curve))
+                columns["arousal"].append(list(-curve))
+    for song in range(20):
+        data_folders.audio(root / "audio" / f"00_{song}.wav", 6.0)
+    parquet.write_table(pa.table(columns), root / "annotations_filtered.parquet")
+    experiment = experiment_from_config(config.to_dict())
+    corpora = load_corpora(experiment)
+    assert sum(len(corpus.song_ids) for corpus in corpora.values()) == 20
+    for corpus in corpora.values():
+        assert len(corpus.annotator_ids) > 1 and np.asarray(corpus.tables.counts).min() >= 2
+        assert corpus.tables.curve.shape[1:] == (8, 2)
+    assert len(corpora["test"].features) == len(corpora["test"].song_ids)
