@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
+from dsaml_jax.files import whole_file
 from dsaml_jax.objective import Batch
 
 
@@ -75,6 +77,7 @@ class Corpus:
       noise_free: [R, L, 2], what simulated annotators perceived before noise; None for real people.
       heard_by: of each song, the ratings of all people in the data set, whatever their split.
       left_out: annotators without enough songs: {annotator id: number of songs}.
+      scaling: of the embeddings; None as long as they are as computed.
       sources: of each song, what its features were computed from, as a hash; () where that is not
         known.
     """
@@ -88,6 +91,7 @@ class Corpus:
     noise_free: np.ndarray | None
     heard_by: tuple[tuple[Rating, ...], ...]
     left_out: dict[str, int]
+    scaling: Scaling | None = None
     sources: tuple[str, ...] = ()
 
     @property
@@ -136,11 +140,17 @@ class Scaling(NamedTuple):
         embedding = scaled if corpus.tables.on_device else np.asarray(scaled)
         return dataclasses.replace(
             corpus,
+            scaling=self,
             tables=corpus.tables._replace(embedding=embedding),
             features=tuple(
                 song._replace(embeddings=self._scaled(song.embeddings)) for song in corpus.features
             ),
         )
+
+    def save(self, path: Path) -> None:
+        """Writes `mean` and `deviation`, [G] each, as .npz: what new songs must be scaled by."""
+        with whole_file(path) as file:
+            np.savez(file, **self._asdict())
 
     def _scaled(self, embedding):
         return (embedding - self.mean) / self.deviation

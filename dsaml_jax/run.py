@@ -34,11 +34,11 @@ def run(experiment: Experiment, workdir: Path, mode: str) -> dict[str, tables.Re
     distributed.check_agreement("data", {name: corpora[name].tables for name in corpora})
     # Trials are made first: what they refuse shall not be found out after training.
     trials = trials_of(experiment, corpora["test"])
-    trained = (
-        train(experiment, corpora, workdir)
-        if mode == "train"
-        else restore(experiment, workdir, corpora)
-    )
+    if mode == "train":
+        corpora["train"].scaling.save(workdir / "embedding_scaling.npz")
+        trained = train(experiment, corpora, workdir)
+    else:
+        trained = restore(experiment, workdir, corpora)
     return {
         name: evaluate(experiment, corpora["train"], trial, trained, workdir, name)
         for name, trial in trials.items()

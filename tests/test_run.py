@@ -19,6 +19,7 @@ from dsaml_jax.data import load_corpora
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.rows import ROW_ORDER
 from dsaml_jax.experiment import experiment_from_config
+from dsaml_jax.preparation.songs import prepared_songs
 from dsaml_jax.run import run
 from dsaml_jax.stages import initial_meta_state, restore, train
 from dsaml_jax.study import study_checkpoint
@@ -49,6 +50,16 @@ def finished(tmp_path_factory, prepared):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     workdir = open_workdir(folder, tiny_experiment, fresh=True)
     return workdir, run(tiny_experiment, workdir, "train")["cross_song"]
+
+
+def test_a_new_song_can_be_scaled_as_those_trained_on(finished, prepared):
+    tiny_experiment = experiment(prepared)
+    songs = load_corpora(tiny_experiment)["train"]
+    computed = prepared_songs(tiny_experiment).features[songs.song_ids[1]].embeddings[0]
+    with np.load(finished[0] / "embedding_scaling.npz") as scaling:
+        scaled = (computed - scaling["mean"]) / scaling["deviation"]
+    np.testing.assert_allclose(scaled, songs.tables.embedding[1], atol=1e-6)
+    assert np.ptp(scaled) > 0.1
 
 
 def test_results_have_every_row_and_no_nan(finished):
