@@ -209,8 +209,8 @@ def test_outside_training_a_signal_ends_the_process_even_where_exceptions_are_sw
     program = (
         "import gc, os, signal\n"
         "from dsaml_jax.interruption import at_once\n"
-        "gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGTERM))\n"
         "with at_once(75):\n"
+        "    gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGTERM))\n"
         "    gc.collect()\n"
         "print('still alive')\n"
     )
