@@ -58,7 +58,7 @@ def test_any_number_of_devices_and_processes_trains_alike(tmp_path):
     Processes of its own because the number of devices is fixed when JAX starts.
     """
     alone = written_by(tmp_path, {"alone": (8, ())})["alone"]
-    restarted = alone.pop("restarted")
+    restarted, streamed = alone.pop("restarted"), alone.pop("streamed")
     for name, run in alone.items():
         dtype, order, devices = name.split()
         same(run, alone[f"{dtype} {order} 1"], TOLERANCE[dtype])
@@ -70,6 +70,9 @@ def test_any_number_of_devices_and_processes_trains_alike(tmp_path):
     assert len(set(one["losses"])) == device_runs.STEPS
     # Begun on four devices and, from a checkpoint, ended on two.
     same(restarted, one, 1e-11)
+    # In one call, of songs in host memory; still one all-reduce a meta-step.
+    same(streamed, alone["float64 second_order 4"], 1e-12)
+    assert streamed["collectives"] == [["all-reduce", device_runs.STEPS]]
 
     address = f"--coordinator=localhost:{free_port()}"
     pair = {str(i): (4, (address, "--processes=2", f"--process_id={i}")) for i in range(2)}
