@@ -8,15 +8,14 @@ predicted in a second). Computing the features is not part of it.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from benchmarks import process
+from benchmarks.output import add_json_flag, tell
 from dsaml_jax import DSAML, DSAMLConfig
 from dsaml_jax.model import initialize
 from dsaml_jax.predict import predict_song
@@ -67,13 +66,10 @@ def main() -> None:
     flags.add_argument("--dtype", default="float32")
     flags.add_argument("--song_s", type=float, default=300.0)
     flags.add_argument("--repeats", type=int, default=3)
-    flags.add_argument("--json", type=Path, help="also write the object to this file")
+    add_json_flag(flags)
     given = flags.parse_args()
     config = DSAMLConfig(dim=given.dim, heads=given.heads, layers=given.layers, dtype=given.dtype)
-    text = json.dumps(measure(config, 60, given.song_s, given.repeats), indent=1)
-    print(text)
-    if given.json:
-        given.json.write_text(text + "\n")
+    tell(measure(config, 60, given.song_s, given.repeats), given.json)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,15 @@ share that is of the large-matmul rate and the memory bandwidth measured in the 
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import machine, process
+from benchmarks.output import add_json_flag, tell
 from benchmarks.problem import Problem, from_flags, parser, random_songs
 from configs import base
 from dsaml_jax.corpus import Tables
@@ -26,6 +25,7 @@ from dsaml_jax.inner import outer_optimizer
 from dsaml_jax.model import DSAMLConfig
 from dsaml_jax.optimizers import OptimizerConfig
 from dsaml_jax.tasks import draw_tasks
+from dsaml_jax.training.program import work_of
 from dsaml_jax.training.state import initial_state
 from dsaml_jax.training.step import make_meta_step
 
@@ -116,10 +116,9 @@ def measure(problem: Problem, repeats: int, adapter_clips: int = 1) -> dict:
     timed.step()
     seconds = [timed.step()[0] for _ in range(repeats)]
     median = statistics.median(seconds)
-    memory, cost = timed.compiled.memory_analysis(), timed.compiled.cost_analysis() or {}
+    memory, work = timed.compiled.memory_analysis(), work_of(timed.compiled.as_text())
     peak_flops, peak_bytes = machine.matmul_rate(problem.dtype), machine.memory_bandwidth()
     weights = sum(x.size for x in jax.tree.leaves(timed.state.params))
-    flops, moved = cost.get("flops"), cost.get("bytes accessed")
     return {
         "problem": vars(problem),
         "device": jax.devices()[0].device_kind,
@@ -131,9 +130,9 @@ def measure(problem: Problem, repeats: int, adapter_clips: int = 1) -> dict:
         "argument_bytes": memory.argument_size_in_bytes,
         "device_bytes_before": before,
         "device_bytes_peak": memory_in_use("peak_bytes_in_use"),
-        # XLA counts the body of a loop once, so these two are lower bounds.
-        "counted_flops": flops,
-        "counted_bytes": moved,
+        "program_matmul_flops": work.matmul_flops,
+        "program_other_flops": work.other_flops,
+        "program_bytes": work.bytes,
         "model_flops": model_flops(problem),
         "matmul_flops_per_second": peak_flops,
         "bandwidth_bytes_per_second": peak_bytes,
@@ -192,13 +191,10 @@ def main() -> None:
     flags = parser(__doc__.splitlines()[0])
     flags.add_argument("--repeats", type=int, default=5)
     flags.add_argument("--adapter_clips", type=int, default=1)
-    flags.add_argument("--json", type=Path, help="also write the object to this file")
+    add_json_flag(flags)
     given = flags.parse_args()
     measured = measure(from_flags(given), given.repeats, given.adapter_clips)
-    text = json.dumps(measured, indent=1)
-    print(text)
-    if given.json:
-        given.json.write_text(text + "\n")
+    tell(measured, given.json)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ The counterpart of `meta_step`; `compare` takes turns between the two.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
-from pathlib import Path
 
 import torch
 
 from benchmarks import process, torch_baseline
+from benchmarks.output import add_json_flag, tell
 from benchmarks.problem import Problem, from_flags, parser, random_songs
 
 
@@ -43,12 +42,9 @@ def main() -> None:
     flags = parser(__doc__.splitlines()[0])
     flags.add_argument("--repeats", type=int, default=3)
     flags.add_argument("--device", default="cpu", help="cpu or cuda")
-    flags.add_argument("--json", type=Path, help="also write the object to this file")
+    add_json_flag(flags)
     given = flags.parse_args()
-    text = json.dumps(measure(from_flags(given), given.repeats, given.device), indent=1)
-    print(text)
-    if given.json:
-        given.json.write_text(text + "\n")
+    tell(measure(from_flags(given), given.repeats, given.device), given.json)
 
 
 if __name__ == "__main__":
