@@ -68,11 +68,6 @@ eight 400 Gb/s adapters. PCIe 4 x16: 32 GB/s in one direction, of which about 25
 Latencies are assumptions."""
 
 
-def weight_bytes(weights: int, inner_steps: int, second_order: bool) -> float:
-    """Bytes a task's own weights must move: see `benchmarks.meta_step.model_bytes`."""
-    return 4.0 * weights * (inner_steps * (6 + 5 * second_order) + 3)
-
-
 def table(least: float, size: float, counts: tuple[int, ...]) -> list[str]:
     """Markdown: efficiency by network and number of devices."""
     lines = [
@@ -96,6 +91,8 @@ def main() -> None:
     given = flags.parse_args()
     jax.config.update("jax_num_cpu_devices", DEVICES)
 
+    from benchmarks.meta_step import model_bytes
+    from benchmarks.problem import Problem
     from configs import base
     from dsaml_jax.dry_run import abstract_arguments, compile_step, memory_of, si
     from dsaml_jax.experiment import experiment_from_config
@@ -113,8 +110,8 @@ def main() -> None:
     work, memory = work_of(compiled.as_text()), memory_of(compiled)
     state, *_ = abstract_arguments(experiment, mesh)
     weights = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    second = given.estimator == "second_order"
-    moved = tasks * weight_bytes(weights, experiment.inner.steps, second)
+    problem = Problem(tasks=tasks, inner_steps=experiment.inner.steps, estimator=given.estimator)
+    moved = model_bytes(problem, weights)
     times = {
         "matrix products": work.matmul_flops / H200.flops[given.dtype],
         "traffic of the weights": moved / H200.memory,

@@ -65,7 +65,7 @@ def fit(
     a call where nothing is due before the last of them, else one.
 
     There is a checkpoint after every validation and every `stage.checkpoint_every` steps. A signal
-    to stop gets one after the step under way, without the validation or diagnosis that may be due
+    to stop gets one after the call under way, without the validation or diagnosis that may be due
     there: they are made up for when the stage is gone on with. So whatever stopped it, and where,
     the outcome is the same.
 
