@@ -12,7 +12,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from dsaml_jax.errors import Interrupted, UserError
-from dsaml_jax.files import cannot_write, storage_reason
+from dsaml_jax.runtime.files import cannot_write, storage_reason
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/demo.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default: runs/CONFIG_NAME.")
@@ -34,34 +34,34 @@ _CACHE = flags.DEFINE_string("compile_cache", "data/compiled", "Folder of compil
 
 def main(argv: list[str]) -> None:
     # JAX starts with these imports: a mistake on the command line is told before.
-    from dsaml_jax import distributed
-    from dsaml_jax.comparison import compare
-    from dsaml_jax.dry_run import dry_run
-    from dsaml_jax.evaluation.rows import ROW_ORDER
-    from dsaml_jax.experiment import experiment_from_config
-    from dsaml_jax.interruption import at_once
-    from dsaml_jax.preparation.summary import prepare
-    from dsaml_jax.run import run
-    from dsaml_jax.study import study_checkpoint
-    from dsaml_jax.workdir import held_workdir, keep_compiled
+    from dsaml_jax.commands.compare import compare
+    from dsaml_jax.commands.dry_run import dry_run
+    from dsaml_jax.commands.prepare import prepare
+    from dsaml_jax.commands.study import study_checkpoint
+    from dsaml_jax.commands.train import run
+    from dsaml_jax.commands.workdir import enable_compilation_cache, lock_workdir
+    from dsaml_jax.config.experiment import experiment_from_config
+    from dsaml_jax.evaluation.methods import METHOD_ORDER
+    from dsaml_jax.runtime import processes
+    from dsaml_jax.runtime.signals import at_once
 
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
     if _CONFIG.value is None:
         raise UserError("--config is missing; give an experiment, e.g. --config=configs/demo.py")
-    distributed.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+    processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     experiment = experiment_from_config(_CONFIG.value.to_dict())
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     path = Path(_WORKDIR.value or f"runs/{name}")
     # What libraries log while all is well would hide what the run says.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("dsaml_jax").setLevel(
-        logging.INFO if distributed.is_first() else logging.ERROR
+        logging.INFO if processes.is_process_zero() else logging.ERROR
     )
-    keep_compiled(_CACHE.value)
-    distributed.check_agreement("config", experiment)
+    enable_compilation_cache(_CACHE.value)
+    processes.check_agreement("config", experiment)
     if _MODE.value not in ("train", "evaluate", "dry_run"):
-        distributed.refuse_several(_MODE.value)
+        processes.require_one_process(_MODE.value)
     if _MODE.value == "prepare":
         with at_once(_RUN_AGAIN):
             print(prepare(experiment, path))
@@ -71,8 +71,8 @@ def main(argv: list[str]) -> None:
         print(dry_run(experiment, file, _MEMORY.value))
         print(f"Also in {file}.")
         return
-    held = held_workdir(path, experiment, fresh=_MODE.value in ("train", "compare"))
-    with at_once(_RUN_AGAIN), distributed.own_workdir(path, held) as workdir:
+    held = lock_workdir(path, experiment, fresh=_MODE.value in ("train", "compare"))
+    with at_once(_RUN_AGAIN), processes.process_workdir(path, held) as workdir:
         if _MODE.value == "compare":
             print(compare(experiment, workdir))
             print(f"Also in {workdir}/: comparison.md, comparison.csv, comparison.png, runs/.")
@@ -82,10 +82,10 @@ def main(argv: list[str]) -> None:
             print(f"Also in {workdir}/: study.json, study.md, figures/study.png.")
             return
         every_result = run(experiment, workdir, _MODE.value)
-        if not distributed.is_first():
+        if not processes.is_process_zero():
             return
         for name, results in every_result.items():
-            print(f"{name.replace('_', '-')} test\n\n{results.to_markdown(ROW_ORDER)}\n")
+            print(f"{name.replace('_', '-')} test\n\n{results.to_markdown(METHOD_ORDER)}\n")
         print(f"Everything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl.")
 
 

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import optax
 
 from dsaml_jax import DSAMLConfig
-from dsaml_jax.meta import ENGINES, Engine, InnerLoop, Learner, Task, Unrolled
+from dsaml_jax.meta import ENGINES, Engine, InnerLoop, MetaParams, Task, Unrolled
 from dsaml_jax.meta.diagnostics.cost import Cost, measure
 from dsaml_jax.model import initialize
-from dsaml_jax.objective import Batch, dsaml_problem
+from dsaml_jax.model.objective import Batch, dsaml_problem
 
 MODEL = DSAMLConfig(
     dim=128, heads=4, layers=4, feed_forward=256, lstm_dim=64, predictor_dim=64, dropout=0.0
@@ -37,7 +37,7 @@ def batch(key: jax.Array) -> Batch:
         embedding=jax.random.normal(keys[1], (TASKS, CLIPS, MODEL.dim)),
         curve=jax.random.uniform(keys[2], (TASKS, CLIPS, SEGMENTS, 2), minval=-1.0),
         valid=jnp.ones((TASKS, CLIPS, SEGMENTS), bool),
-        statistics={},
+        batch_stats={},
     )
 
 
@@ -46,8 +46,8 @@ def meta_gradient(estimator: Unrolled, steps: int):
     inner = InnerLoop(steps, optax.sgd(5e-3))
     one = functools.partial(estimator, dsaml_problem(MODEL, train=True), inner)
 
-    def mean(learner, tasks, keys):
-        gradients = jax.vmap(one, in_axes=(None, 0, 0))(learner, tasks, keys)[1]
+    def mean(meta_params, tasks, keys):
+        gradients = jax.vmap(one, in_axes=(None, 0, 0))(meta_params, tasks, keys)[1]
         return jax.tree.map(lambda g: g.mean(0), gradients)
 
     return mean
@@ -88,7 +88,7 @@ def main() -> None:
     keys = jax.random.split(jax.random.key(0), 3)
     params = initialize(MODEL, keys[0], IMAGE, MODEL.dim)["params"]
     tasks = Task(batch(keys[1]), batch(keys[2]))
-    arguments = Learner(params, {}), tasks, jax.random.split(keys[0], TASKS)
+    arguments = MetaParams(params, {}), tasks, jax.random.split(keys[0], TASKS)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) * TASKS / MIB
     text = (
         f"{jax.devices()[0].device_kind}, JAX {jax.__version__}. {SEGMENTS} segments, D "

@@ -29,11 +29,11 @@ def main() -> None:
     given = flags.parse_args()
 
     from configs import demo
-    from dsaml_jax.data import load_corpora
-    from dsaml_jax.experiment import experiment_from_config
-    from dsaml_jax.stages import initial_meta_state
+    from dsaml_jax.config.experiment import experiment_from_config
+    from dsaml_jax.data.loading import load_corpora
+    from dsaml_jax.training.batch_source import open_batch_source
     from dsaml_jax.training.devices import replicate, task_mesh
-    from dsaml_jax.training.feed import feed_of
+    from dsaml_jax.training.stages import initial_meta_state
     from dsaml_jax.training.step import make_meta_step
 
     experiment = experiment_from_config(demo.get_config().to_dict())
@@ -59,18 +59,20 @@ def main() -> None:
                 mesh,
                 count,
             )
-            feed = stack.enter_context(feed_of(songs, experiment.tasks, key, mesh))
+            batch_source = stack.enter_context(
+                open_batch_source(songs, experiment.tasks, key, mesh)
+            )
             state = replicate(initial_meta_state(experiment), mesh)
-            state, _ = step(state, feed(0, count), key)
-            runs[name] = step, feed, count, jax.block_until_ready(state)
+            state, _ = step(state, batch_source(0, count), key)
+            runs[name] = step, batch_source, count, jax.block_until_ready(state)
         for turn in range(given.rounds):
-            for name, (step, feed, count, state) in runs.items():
+            for name, (step, batch_source, count, state) in runs.items():
                 first, started = turn * given.per_call + count, time.perf_counter()
                 for i in range(first, first + given.per_call, count):
-                    state, _ = step(state, feed(i, count), key)
+                    state, _ = step(state, batch_source(i, count), key)
                 jax.block_until_ready(state)
                 seconds[name].append((time.perf_counter() - started) / given.per_call)
-                runs[name] = step, feed, count, state
+                runs[name] = step, batch_source, count, state
     one = statistics.median(seconds["one a call"])
     found = {
         name: {

@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks import process
 from benchmarks.output import add_json_flag, tell
 from dsaml_jax import DSAML, DSAMLConfig
+from dsaml_jax.evaluation.splicing import predict_song
 from dsaml_jax.model import initialize
-from dsaml_jax.predict import predict_song
 
 SEGMENT_SECONDS = 0.5
 

@@ -19,13 +19,13 @@ from benchmarks import machine, process
 from benchmarks.output import add_json_flag, tell
 from benchmarks.problem import Problem, from_flags, parser, random_songs
 from configs import base
-from dsaml_jax.corpus import Tables
-from dsaml_jax.experiment import TaskConfig, experiment_from_config
-from dsaml_jax.inner import outer_optimizer
+from dsaml_jax.config.experiment import TaskConfig, experiment_from_config
+from dsaml_jax.config.inner import outer_optimizer
+from dsaml_jax.config.optimizers import OptimizerConfig
+from dsaml_jax.data.corpus import Tables
+from dsaml_jax.data.tasks import draw_tasks
 from dsaml_jax.model import DSAMLConfig
-from dsaml_jax.optimizers import OptimizerConfig
-from dsaml_jax.tasks import draw_tasks
-from dsaml_jax.training.program import work_of
+from dsaml_jax.runtime.hlo_cost import program_cost
 from dsaml_jax.training.state import initial_state
 from dsaml_jax.training.step import make_meta_step
 
@@ -69,7 +69,7 @@ class Timed:
         self.state = initial_state(
             self.model, inner.loop(), outer, jax.random.key(1), image, problem.dim
         )
-        sizes = TaskConfig(problem.tasks, problem.shots, problem.queries, problem.at_once)
+        sizes = TaskConfig(problem.tasks, problem.shots, problem.queries, problem.tasks_per_device)
         step = make_meta_step(self.model, sizes, inner, outer, steps=1)
         start = time.perf_counter()
         self.compiled = step.lower(self.state, self.tables, self.key).compile()
@@ -116,7 +116,7 @@ def measure(problem: Problem, repeats: int, adapter_clips: int = 1) -> dict:
     timed.step()
     seconds = [timed.step()[0] for _ in range(repeats)]
     median = statistics.median(seconds)
-    memory, work = timed.compiled.memory_analysis(), work_of(timed.compiled.as_text())
+    memory, work = timed.compiled.memory_analysis(), program_cost(timed.compiled.as_text())
     peak_flops, peak_bytes = machine.matmul_rate(problem.dtype), machine.memory_bandwidth()
     weights = sum(x.size for x in jax.tree.leaves(timed.state.params))
     return {

@@ -32,8 +32,8 @@ def noise(folder: Path, songs: int) -> list[Path]:
     """Stereo mp3 files of 45 s, as DEAM has them."""
     paths = [folder / f"{i}.mp3" for i in range(songs)]
     for i, path in enumerate(paths):
-        sound = np.random.default_rng(i).normal(0, 0.1, (int(LENGTH_S * 44_100), 2))
-        soundfile.write(path, sound, 44_100)
+        inputs = np.random.default_rng(i).normal(0, 0.1, (int(LENGTH_S * 44_100), 2))
+        soundfile.write(path, inputs, 44_100)
     return paths
 
 
@@ -47,8 +47,8 @@ def timed(function: Callable, *arguments) -> tuple[float, object]:
 def steps(path: Path, audio: AudioConfig) -> dict[str, float]:
     """Processor seconds of each step of one song, and how long the song plays."""
     decoding, (waveform, rate) = timed(decode, path)
-    sound = resampled(waveform, rate, audio.sample_rate)
-    span = cut_span(sound, audio.sample_rate, START_S, RATED_S)
+    inputs = resampled(waveform, rate, audio.sample_rate)
+    span = cut_span(inputs, audio.sample_rate, START_S, RATED_S)
     images_s, images = timed(log_mel, cut_segments(span, audio), audio)
     statistics, _ = timed(statistics_embeddings, span, images, audio)
     return {
@@ -65,9 +65,9 @@ def whole(path: Path, audio: AudioConfig, store: str) -> float:
     song = Song(path.stem, LENGTH_S, START_S, (Rating("all", curve),), audio=path.name)
 
     def prepare() -> None:
-        outcome = extract(make_job(song, str(path.parent), audio, store, ""))
-        if outcome.fault:
-            raise RuntimeError(outcome.fault)
+        result = extract(make_job(song, str(path.parent), audio, store, ""))
+        if result.fault:
+            raise RuntimeError(result.fault)
 
     return timed(prepare)[0]
 

@@ -94,20 +94,20 @@ def main() -> None:
     from benchmarks.meta_step import model_bytes
     from benchmarks.problem import Problem
     from configs import base
-    from dsaml_jax.dry_run import abstract_arguments, compile_step, memory_of, si
-    from dsaml_jax.experiment import experiment_from_config
+    from dsaml_jax.commands.dry_run import abstract_arguments, compile_step, memory_of, si
+    from dsaml_jax.config.experiment import experiment_from_config
+    from dsaml_jax.runtime.hlo_cost import program_cost
     from dsaml_jax.training.devices import task_mesh
-    from dsaml_jax.training.program import work_of
 
     config = base.get_config()
-    config.tasks.at_once = given.at_once
+    config.tasks.tasks_per_device = given.tasks_per_device
     config.inner.estimator = given.estimator
     config.model.dtype = given.dtype
     experiment = experiment_from_config(config.to_dict())
     mesh = task_mesh()
     tasks = experiment.tasks.meta_batch // mesh.devices.size
     compiled = compile_step(experiment, mesh)
-    work, memory = work_of(compiled.as_text()), memory_of(compiled)
+    work, memory = program_cost(compiled.as_text()), memory_of(compiled)
     state, *_ = abstract_arguments(experiment, mesh)
     weights = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     problem = Problem(tasks=tasks, inner_steps=experiment.inner.steps, estimator=given.estimator)
@@ -120,7 +120,7 @@ def main() -> None:
     (reduced,) = work.collectives
     lines = [
         f"{given.estimator}, {given.dtype}, {weights:,} weights, {tasks} tasks a device, "
-        f"{given.at_once} at once",
+        f"{given.tasks_per_device} at once",
         "",
         "| of a meta-step, each device | |",
         "| --- | ---: |",

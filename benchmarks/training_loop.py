@@ -30,12 +30,12 @@ def measure(config: str, steps: int, cache: str) -> dict[str, float]:
     """Seconds of each part of one training in this process."""
     import jax
 
-    from dsaml_jax import stages
-    from dsaml_jax.data import load_corpora
-    from dsaml_jax.experiment import experiment_from_config
-    from dsaml_jax.workdir import keep_compiled
+    from dsaml_jax.commands.workdir import enable_compilation_cache
+    from dsaml_jax.config.experiment import experiment_from_config
+    from dsaml_jax.data.loading import load_corpora
+    from dsaml_jax.training import stages
 
-    keep_compiled(cache)
+    enable_compilation_cache(cache)
     module = importlib.import_module(f"configs.{config}")
     experiment = experiment_from_config(module.get_config().to_dict())
     short = dict(steps=steps, validate_every=steps)

@@ -31,10 +31,10 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", given.cpu_devices)
 
     from configs import demo
-    from dsaml_jax.data import load_corpora
-    from dsaml_jax.experiment import experiment_from_config
-    from dsaml_jax.stages import initial_meta_state
+    from dsaml_jax.config.experiment import experiment_from_config
+    from dsaml_jax.data.loading import load_corpora
     from dsaml_jax.training.devices import replicate, task_mesh
+    from dsaml_jax.training.stages import initial_meta_state
     from dsaml_jax.training.step import make_meta_step
 
     experiment = experiment_from_config(demo.get_config().to_dict())

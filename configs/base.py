@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
 
     # A meta-step: 16 annotators, each adapted on 1 song and tested on 15.
     config.tasks = ConfigDict({"meta_batch": 16, "support": 1, "query": 15})
-    config.tasks.at_once = 0
+    config.tasks.tasks_per_device = 0
     config.tasks.steps_per_call = 1
 
     # 16 inner steps of SGD over all weights; the release is first order only.
@@ -58,9 +58,9 @@ def get_config() -> ConfigDict:
     config.inner.engine = "remat"
     config.inner.chunk = 0
     config.inner.last_steps = 0
-    config.inner.switch = 0.0
+    config.inner.anneal_at = 0.0
     config.inner.solver_steps = 10
-    config.inner.multi_step = 0.0
+    config.inner.multi_step_until = 0.0
 
     # The population model: trained on the same tasks' query songs without adapting.
     config.population = ConfigDict()
@@ -99,5 +99,5 @@ def get_config() -> ConfigDict:
 
 
 def optimizer(name: str, **options) -> ConfigDict:
-    """An optimiser by the name of its function in optax."""
+    """An optimizer by the name of its function in optax."""
     return ConfigDict({"name": name, "options": ConfigDict(options)})

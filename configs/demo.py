@@ -30,7 +30,7 @@ def get_config():
     config.model.feed_forward = 128
     config.model.lstm_dim = 32
     config.model.predictor_dim = 32
-    # Early stopping on validation regularises.
+    # Early stopping on validation regularizes.
     config.model.dropout = 0.0
 
     config.tasks.meta_batch = 16

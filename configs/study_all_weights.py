@@ -13,7 +13,7 @@ def get_config():
         "first order": {"estimator": "first_order"},
         "exact": {"estimator": "second_order", "engine": "mixed"},
         "truncated": {"estimator": "truncated", "last_steps": 2, "engine": "mixed"},
-        "annealed": {"estimator": "annealed", "switch": 0.5, "engine": "mixed"},
+        "annealed": {"estimator": "annealed", "anneal_at": 0.5, "engine": "mixed"},
         "reptile": {"estimator": "reptile"},
         "implicit": {"estimator": "implicit", "proximal": 1.0, "solver_steps": 5},
         "exact, head": {"estimator": "second_order", "adapt": "head"},

@@ -20,7 +20,7 @@ def get_config():
         "first order": {"estimator": "first_order"},
         "exact": {"estimator": "second_order"},
         "truncated": {"estimator": "truncated", "last_steps": 2},
-        "annealed": {"estimator": "annealed", "switch": 0.5},
+        "annealed": {"estimator": "annealed", "anneal_at": 0.5},
         "reptile": {"estimator": "reptile"},
         "implicit": {"estimator": "implicit", "proximal": 1.0, "solver_steps": 5},
         "exact, rates": {"rates": "per_tensor_and_step", "rates_learning_rate": 0.04},

@@ -1,4 +1,4 @@
-"""Compilation is most of the suite's time: keep its products, and let LLVM optimise less.
+"""Compilation is most of the suite's time: keep its products, and let LLVM optimize less.
 
 Must run before JAX starts; neither changes what is computed.
 """

@@ -174,14 +174,14 @@ def vgmidi_set():
     }
 
 
-def vgmidi(root, content=None, folder="labelled"):
-    """VGMIDI's labelled part; MIDI of piece 0 alone, and a file that no piece names."""
+def vgmidi(root, content=None, folder="labeled"):
+    """VGMIDI's labeled part; MIDI of piece 0 alone, and a file that no piece names."""
     base = root / folder
     (base / "annotations").mkdir(parents=True)
     (base / "midi").mkdir()
     text = json.dumps(vgmidi_set() if content is None else content)
     (base / "annotations" / "vgmidi_raw_1.json").write_text(text)
-    for name in ("A tune.mid", "Unlabelled.mid"):
+    for name in ("A tune.mid", "Unlabeled.mid"):
         (base / "midi" / name).write_bytes(midi_bytes(6))
     return root
 

@@ -19,16 +19,16 @@ import numpy as np
 import optax
 
 import tests.conftest  # noqa: F401  (the compile cache)
-from dsaml_jax import distributed
-from dsaml_jax.corpus import Tables
-from dsaml_jax.experiment import TaskConfig
-from dsaml_jax.inner import InnerConfig
+from dsaml_jax.config.experiment import TaskConfig
+from dsaml_jax.config.inner import InnerConfig
+from dsaml_jax.config.optimizers import OptimizerConfig
+from dsaml_jax.data.corpus import Tables
 from dsaml_jax.model import DSAMLConfig
-from dsaml_jax.optimizers import OptimizerConfig
+from dsaml_jax.runtime import processes
+from dsaml_jax.runtime.hlo_cost import program_cost
+from dsaml_jax.training.batch_source import open_batch_source
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.devices import replicate, task_mesh
-from dsaml_jax.training.feed import feed_of
-from dsaml_jax.training.program import work_of
 from dsaml_jax.training.state import TrainState, initial_state
 from dsaml_jax.training.step import make_meta_step
 
@@ -84,9 +84,9 @@ def inner_of(estimator: str) -> InnerConfig:
         engine="remat",
         chunk=0,
         last_steps=0,
-        switch=0.0,
+        anneal_at=0.0,
         solver_steps=1,
-        multi_step=0.0,
+        multi_step_until=0.0,
     )
 
 
@@ -116,10 +116,10 @@ def initial_of(dtype: str, estimator: str) -> TrainState:
 
 
 @functools.cache
-def program(dtype: str, estimator: str, devices: int, at_once: int):
+def program(dtype: str, estimator: str, devices: int, tasks_per_device: int):
     """(the compiled meta-step, its arguments but for the state, and a state in its place)."""
     mesh = task_mesh(jax.devices()[:devices])
-    sizes = TaskConfig(meta_batch=TASKS, support=1, query=2, at_once=at_once)
+    sizes = TaskConfig(meta_batch=TASKS, support=1, query=2, tasks_per_device=tasks_per_device)
     step = make_meta_step(model_of(dtype), sizes, inner_of(estimator), OUTER, STEPS, mesh)
     tables, key = replicate((random_tables(dtype), jax.random.key(2)), mesh)
 
@@ -138,13 +138,13 @@ def advance(compiled, state: TrainState, arguments: tuple, steps: int):
     return state, metrics, found
 
 
-def losses(dtype: str, estimator: str, devices: int, at_once: int) -> dict:
+def losses(dtype: str, estimator: str, devices: int, tasks_per_device: int) -> dict:
     """Of each meta-step, with what its program communicates and what becomes of the weights."""
     with jax.enable_x64(dtype == "float64"), warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # of donated buffers that are not used
-        compiled, arguments, start = program(dtype, estimator, devices, at_once)
+        compiled, arguments, start = program(dtype, estimator, devices, tasks_per_device)
         state, metrics, found = advance(compiled, start(), arguments, STEPS)
-        work = work_of(compiled.as_text())
+        work = program_cost(compiled.as_text())
         return {
             "losses": found,
             "collectives": [[each.kind, each.times] for each in work.collectives],
@@ -156,7 +156,7 @@ def losses(dtype: str, estimator: str, devices: int, at_once: int) -> dict:
 
 def weight_of(state: TrainState) -> float:
     """One number that tells of all weights and statistics."""
-    weights = jax.device_get((state.params, state.statistics))
+    weights = jax.device_get((state.params, state.batch_stats))
     return float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(weights)))
 
 
@@ -184,8 +184,8 @@ def streamed(estimator: str) -> dict:
     switched on for the whole process.
     """
     jax.config.update("jax_enable_x64", True)
-    dtype, (devices, at_once) = "float64", PLANS[2]
-    sizes = TaskConfig(meta_batch=TASKS, support=1, query=2, at_once=at_once)
+    dtype, (devices, tasks_per_device) = "float64", PLANS[2]
+    sizes = TaskConfig(meta_batch=TASKS, support=1, query=2, tasks_per_device=tasks_per_device)
     mesh, key = task_mesh(jax.devices()[:devices]), jax.random.key(2)
     step = make_meta_step(
         model_of(dtype), sizes, inner_of(estimator), OUTER, STEPS, mesh, count=STEPS
@@ -194,11 +194,11 @@ def streamed(estimator: str) -> dict:
     tables = jax.tree.map(jnp.asarray, host)
     tables = tables._replace(log_mel=host.log_mel, embedding=host.embedding)
     start = jax.tree.map(np.asarray, initial_of(dtype, estimator))
-    with feed_of(tables, sizes, key, mesh) as feed:
-        arguments = replicate(start, mesh), feed(0, STEPS), replicate(key, mesh)
+    with open_batch_source(tables, sizes, key, mesh) as batch_source:
+        arguments = replicate(start, mesh), batch_source(0, STEPS), replicate(key, mesh)
         compiled = step.lower(*arguments).compile()
         state, metrics = compiled(*arguments)
-    work = work_of(compiled.as_text())
+    work = program_cost(compiled.as_text())
     return {
         "losses": metrics.scalars["loss"].tolist(),
         "collectives": [[each.kind, each.times] for each in work.collectives],
@@ -214,15 +214,15 @@ def main() -> None:
     flags.add_argument("--processes", type=int)
     flags.add_argument("--process_id", type=int)
     given = flags.parse_args()
-    distributed.join(given.coordinator, given.processes, given.process_id)
+    processes.join(given.coordinator, given.processes, given.process_id)
     several = jax.process_count() > 1
     chosen = ALL if given.all else MOST
     if several and not given.all:
         chosen = {("float64", "second_order"): PLANS}
     found = {
-        f"{dtype} {estimator} {devices}": losses(dtype, estimator, devices, at_once)
+        f"{dtype} {estimator} {devices}": losses(dtype, estimator, devices, tasks_per_device)
         for (dtype, estimator), plans in chosen.items()
-        for devices, at_once in (plans[-1:] if several else plans)
+        for devices, tasks_per_device in (plans[-1:] if several else plans)
     }
     if several:
         found["disagreement"] = disagreement()
@@ -241,9 +241,9 @@ def disagreement() -> list[str]:
         ("config", f"seed = {jax.process_index()}"),
     ):
         try:
-            distributed.check_agreement(what, content)
+            processes.check_agreement(what, content)
             said.append("")
-        except distributed.UserError as error:
+        except processes.UserError as error:
             said.append(str(error))
     return said
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from dsaml_jax.interop import dsaml_release
 from dsaml_jax.model import DSAMLConfig
-from dsaml_jax.objective import Batch
+from dsaml_jax.model.objective import Batch
 
 FOLDER = Path(os.environ.get("DSAML_GOLDEN") or Path(__file__).parent / "golden")
 SETS = sorted(
@@ -59,14 +59,14 @@ class Golden:
     def variables(self, normalization: str):
         return dsaml_release.load_dsaml_checkpoint(self.path, self.config(normalization))
 
-    def batch(self, part: str, statistics) -> Batch:
+    def batch(self, part: str, batch_stats) -> Batch:
         curve = np.stack([self.arrays[f"{part}/{name}"] for name in ("arousal", "valence")], -1)
         return Batch(
             log_mel=jnp.asarray(self.arrays[f"{part}/log_mel"], self.dtype),
             embedding=jnp.asarray(self.arrays[f"{part}/global"][:, 0], self.dtype),
             curve=jnp.asarray(curve, self.dtype),
             valid=jnp.ones(curve.shape[:2], bool),
-            statistics=statistics,
+            batch_stats=batch_stats,
         )
 
     def assert_gradients_match(self, gradients, prefix: str, relative: float) -> None:

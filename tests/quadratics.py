@@ -6,15 +6,15 @@ import jax
 import numpy as np
 import optax
 
-from dsaml_jax.meta import InnerLoop, Learner, Problem, Task
+from dsaml_jax.meta import InnerLoop, MetaParams, Problem, Task
 
 SIZE, RATE = 5, 0.07
 
 
 def loss(params, batch, key):
     """(θ-c)ᵀA(θ-c)/2 of batch (A, c)."""
-    matrix, centre = batch
-    difference = params - centre
+    matrix, center = batch
+    difference = params - center
     return difference @ matrix @ difference / 2
 
 
@@ -58,6 +58,6 @@ class Quadratic:
 def estimate(estimator, quadratic: Quadratic, steps: int, progress=1.0, **inner):
     """(outcome, meta-gradient) with SGD, from rates of 1."""
     loop = InnerLoop(steps, optax.sgd(RATE), **inner)
-    learner = Learner(quadratic.start, loop.initial_rates(quadratic.start))
+    meta_params = MetaParams(quadratic.start, loop.initial_rates(quadratic.start))
     key = jax.random.key(0)
-    return estimator(PROBLEM, loop, learner, quadratic.task, key, progress)
+    return estimator(PROBLEM, loop, meta_params, quadratic.task, key, progress)

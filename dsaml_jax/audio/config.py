@@ -17,7 +17,7 @@ class AudioConfig:
       sample_rate: Hz; audio of another rate is resampled to it.
       window_s: length of the Hann window and of the FFT, in seconds.
       hop_s: step from frame to frame, in seconds.
-      mel_bands: HTK-scale triangles from 0 Hz to half the sample rate, not normalised.
+      mel_bands: HTK-scale triangles from 0 Hz to half the sample rate, not normalized.
       floor: added to the mel power before the natural logarithm.
       segment_s: length of a segment, in seconds; the distance of two ratings.
       segments: S, segments in a clip.

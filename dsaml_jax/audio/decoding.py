@@ -12,7 +12,7 @@ from dsaml_jax.audio import midi
 from dsaml_jax.errors import UserError
 
 MIDI_RATE = 48_000
-"""Hz, what the synthesiser renders at."""
+"""Hz, what the synthesizer renders at."""
 
 
 def decode(path: str | Path) -> tuple[np.ndarray, int]:
@@ -50,7 +50,7 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
 
 
 def fingerprint(path: str | Path) -> str:
-    """A hash of all that a file's sound depends on: its content and, for MIDI, the synthesiser.
+    """A hash of all that a file's sound depends on: its content and, for MIDI, the synthesizer.
 
     Raises:
       UserError: the file cannot be read; or, for MIDI, a package is missing.

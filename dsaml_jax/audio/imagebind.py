@@ -112,7 +112,7 @@ class _Block(nn.Module):
 
 
 class ImageBindAudio(nn.Module):
-    """The tower: [N, 1, bins, frames] normalised filter banks -> [N, output] embeddings."""
+    """The tower: [N, 1, bins, frames] normalized filter banks -> [N, output] embeddings."""
 
     config: ImageBindConfig = IMAGEBIND_HUGE
 

@@ -27,8 +27,8 @@ class ImageBindRecipe:
         at its end.
       clip_s: length of a clip in seconds; a shorter waveform is one clip, taken `clips` times.
       bins: mel bands.
-      frames: columns of the image; shorter filter banks get zeros (before normalisation).
-      mean, std: the normalisation (x - mean) / std.
+      frames: columns of the image; shorter filter banks get zeros (before normalization).
+      mean, std: the normalization (x - mean) / std.
     """
 
     sample_rate: int = 16_000

@@ -20,8 +20,8 @@ def cut_segments(waveform: np.ndarray, config: AudioConfig) -> np.ndarray:
 def log_mel(segments: np.ndarray, config: AudioConfig) -> np.ndarray:
     """ln(mel power + floor) of each segment, [S, samples] -> [S, T, F] float32.
 
-    The STFT is taken inside each segment: Hann window (periodic), frames centred, reflect padding,
-    power spectrum; HTK-scale mel triangles without normalisation. (Released code of Zhang et al.,
+    The STFT is taken inside each segment: Hann window (periodic), frames centered, reflect padding,
+    power spectrum; HTK-scale mel triangles without normalization. (Released code of Zhang et al.,
     AAAI 2025.)
     """
     spectrum = librosa.stft(

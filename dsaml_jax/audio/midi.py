@@ -1,6 +1,6 @@
 """MIDI rendered to audio.
 
-The synthesiser is the package midirenderer (a wheel without system libraries, for Python 3.8 and
+The synthesizer is the package midirenderer (a wheel without system libraries, for Python 3.8 and
 later on Linux, macOS and Windows); the sound font is TimGM6mb.sf2, which pretty_midi ships. Both
 come with `pip install -r requirements-vgmidi.txt`.
 """
@@ -27,7 +27,7 @@ LONGEST_S = 3600
 def render(path: str | Path, sample_rate: int, sound_font: str | Path | None = None) -> np.ndarray:
     """The sound of a MIDI file.
 
-    Rendered at the synthesiser's own 48 kHz and 16 bit, left and right averaged, then resampled
+    Rendered at the synthesizer's own 48 kHz and 16 bit, left and right averaged, then resampled
     (soxr, high quality). It ends with the last note. The level is left as it is: how loud a piece
     plays is part of what it expresses. The same file gives the same samples each time.
 
@@ -53,7 +53,7 @@ def render(path: str | Path, sample_rate: int, sound_font: str | Path | None = N
         wave = midirenderer.render_wave_from(font_bytes, notes)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a panic of the synthesiser's Rust code is no Exception
+    except BaseException as error:  # a panic of the synthesizer's Rust code is no Exception
         raise UserError(f"{path} cannot be rendered with {font.name}: {error}.") from error
     samples, rate = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
     mono = samples.mean(axis=1)
@@ -67,7 +67,7 @@ def render(path: str | Path, sample_rate: int, sound_font: str | Path | None = N
 def check(path: str | Path) -> float:
     """Length of a MIDI file in seconds, to the end of its last note.
 
-    The synthesiser trusts its input: a damaged length makes it ask for more memory than there is.
+    The synthesizer trusts its input: a damaged length makes it ask for more memory than there is.
     So the file is first read by a parser that does not.
 
     Raises:
@@ -109,7 +109,7 @@ def default_sound_font(wanted_for: str | Path) -> Path:
 
 
 def synthesiser_version(wanted_for: str | Path) -> str:
-    """The version of the synthesiser: another one may sound otherwise.
+    """The version of the synthesizer: another one may sound otherwise.
 
     Raises:
       UserError: it is not installed.

@@ -56,15 +56,15 @@ def clip_statistics(
 
 
 def _autocorrelation(signal: np.ndarray, lags: np.ndarray) -> np.ndarray:
-    """Normalised autocorrelation at whole lags; 0 for a flat signal or a lag beyond it."""
-    centred = signal - signal.mean()
-    power = float(centred @ centred)
-    inside = [0 < lag < len(centred) for lag in lags]
+    """Normalized autocorrelation at whole lags; 0 for a flat signal or a lag beyond it."""
+    centered = signal - signal.mean()
+    power = float(centered @ centered)
+    inside = [0 < lag < len(centered) for lag in lags]
     if power < 1e-12:
         return np.zeros(len(lags))
     return np.array(
         [
-            float(centred[lag:] @ centred[:-lag]) / power if ok else 0.0
+            float(centered[lag:] @ centered[:-lag]) / power if ok else 0.0
             for lag, ok in zip(lags, inside, strict=True)
         ]
     )

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from dsaml_jax.errors import UserError
-from dsaml_jax.files import PARTIAL, PREPARED_REMEDY, whole_file
+from dsaml_jax.runtime.files import PARTIAL, PREPARED_REMEDY, atomic_write
 
 KINDS = ("log_mel", "embedding")
 _ABANDONED_S = 600  # nobody writes one entry for so long
@@ -48,7 +48,7 @@ def write(path: Path, **arrays: np.ndarray) -> None:
     Raises:
       UserError: the folder cannot be written, or the disk is full.
     """
-    with whole_file(path, PREPARED_REMEDY) as file:
+    with atomic_write(path, PREPARED_REMEDY) as file:
         np.savez(file, **arrays)
 
 

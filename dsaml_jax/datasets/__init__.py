@@ -1,0 +1,1 @@
+"""Readers of DEAM, PMEmo, MERP, and VGMIDI, the simulated data set, filters, and splits."""

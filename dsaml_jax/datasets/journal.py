@@ -70,7 +70,7 @@ class Journal:
         """The songs to hand on and the findings about them.
 
         Args:
-          songs: all labelled songs; `audio` is empty where no file was found.
+          songs: all labeled songs; `audio` is empty where no file was found.
           audio_ids: ids of all audio files found.
           expected_audio: where audio was looked for, for the error.
 
@@ -78,22 +78,22 @@ class Journal:
           UserError: no song has a usable rating; or audio is required and no song has any, or, in
             a strict reading, some song has none.
         """
-        labelled = [song for song in songs if song.ratings]
-        if not labelled:
+        labeled = [song for song in songs if song.ratings]
+        if not labeled:
             raise UserError(self._nothing_left())
         audio_ids = set(audio_ids)
-        missing = tuple(song.song_id for song in labelled if not song.audio)
+        missing = tuple(song.song_id for song in labeled if not song.audio)
         required = self.options.require_audio
-        kept = [song for song in labelled if song.audio or not required]
-        labelled_ids = {song.song_id for song in labelled}
+        kept = [song for song in labeled if song.audio or not required]
+        labeled_ids = {song.song_id for song in labeled}
         findings = report.Findings(
             data_set=self.data_set,
             root=str(self.root),
             songs=0,
-            labelled_songs=len(labelled),
+            labeled_songs=len(labeled),
             audio_files=len(audio_ids),
             missing_audio=missing,
-            unlabelled_audio=tuple(sorted(audio_ids - labelled_ids)),
+            unlabeled_audio=tuple(sorted(audio_ids - labeled_ids)),
             annotators=0,
             ratings=0,
             aggregates=0,

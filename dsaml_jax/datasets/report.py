@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dsaml_jax.datasets.schema import EVERYONE, Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.files import write_json
+from dsaml_jax.runtime.files import write_json
 
 FILE_NAME = "findings.json"
 """Name of the saved findings, beside the prepared data."""
@@ -55,10 +55,10 @@ class Findings:
       data_set: its name.
       root: the folder that was read.
       songs: songs handed on, with audio unless audio was not required.
-      labelled_songs: songs with at least one usable rating, with or without audio.
+      labeled_songs: songs with at least one usable rating, with or without audio.
       audio_files: audio files found.
-      missing_audio: ids of labelled songs without an audio file.
-      unlabelled_audio: ids of audio files without a usable rating.
+      missing_audio: ids of labeled songs without an audio file.
+      unlabeled_audio: ids of audio files without a usable rating.
       annotators: people with at least one rating handed on; the aggregate is not one of them.
       ratings: curves of people handed on.
       aggregates: curves averaged over people handed on.
@@ -71,10 +71,10 @@ class Findings:
     data_set: str
     root: str
     songs: int
-    labelled_songs: int
+    labeled_songs: int
     audio_files: int
     missing_audio: tuple[str, ...]
-    unlabelled_audio: tuple[str, ...]
+    unlabeled_audio: tuple[str, ...]
     annotators: int
     ratings: int
     aggregates: int
@@ -102,14 +102,14 @@ class Findings:
           UserError: that is so.
         """
         missing = len(self.missing_audio)
-        if missing == self.labelled_songs:
+        if missing == self.labeled_songs:
             raise UserError(
                 f"{self.root}: {missing} songs have ratings, {self.audio_files} audio files were "
                 f"found, and no song has both; expected audio as {self.expected_audio}."
             )
         if missing and strict:
             raise UserError(
-                f"{self.root}: {missing} of {self.labelled_songs} songs with ratings have no audio "
+                f"{self.root}: {missing} of {self.labeled_songs} songs with ratings have no audio "
                 f"file, the first being {self.missing_audio[0]}; expected {self.expected_audio} "
                 "(strict reading stops here)."
             )
@@ -130,10 +130,10 @@ class Findings:
 
     def line(self) -> str:
         """What was read, in one sentence."""
-        missing, labelled = len(self.missing_audio), self.labelled_songs
+        missing, labeled = len(self.missing_audio), self.labeled_songs
         read = [f"{number} {name}" for name, number in self.counts.items() if "rows" in name]
         return (
-            f"{self.data_set}: {labelled} songs with ratings"
+            f"{self.data_set}: {labeled} songs with ratings"
             + (f" ({', '.join(read)})" if read else "")
             + f", {self.audio_files} audio files; "
             + (f"the audio of {missing} songs is missing" if missing else "no audio is missing")
@@ -147,10 +147,10 @@ class Findings:
         """
         lines = [
             f"{self.data_set} in {self.root}",
-            f"  songs with ratings      {self.labelled_songs}",
+            f"  songs with ratings      {self.labeled_songs}",
             f"  audio files             {self.audio_files}",
             f"  ratings without audio   {_listed(self.missing_audio, 'song')}",
-            f"  audio without ratings   {_listed(self.unlabelled_audio, 'file')}",
+            f"  audio without ratings   {_listed(self.unlabeled_audio, 'file')}",
             f"  songs handed on         {self.songs}",
             f"  annotators              {self.annotators}",
             f"  ratings of annotators   {self.ratings}",
@@ -188,7 +188,7 @@ def load(folder: Path) -> Findings:
             **fields
             | {
                 "missing_audio": tuple(fields["missing_audio"]),
-                "unlabelled_audio": tuple(fields["unlabelled_audio"]),
+                "unlabeled_audio": tuple(fields["unlabeled_audio"]),
                 "drops": tuple(Drop(**drop) for drop in fields["drops"]),
                 "problems": tuple(Problem(**problem) for problem in fields["problems"]),
             }

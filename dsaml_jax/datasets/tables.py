@@ -1,4 +1,4 @@
-"""Tables of text, read so that every complaint names its file, row and column."""
+"""Tables of text, read so that every nonfinite_message names its file, row and column."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Protocols, methods, metrics, and bootstrap intervals."""

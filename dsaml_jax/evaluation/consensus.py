@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dsaml_jax.corpus import Corpus
+from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.evaluation.sequences import Sequences
 
 
@@ -32,9 +32,9 @@ def consensus_curves(
     alone = 0
     annotator_of = np.asarray(corpus.tables.annotator_of)[sequences.rating]
     for song in np.unique(sequences.song):
-        heard_by = corpus.heard_by[song]
-        total, raters = _sums([r.curve for r in heard_by], sequences.first, length)
-        own = {r.annotator_id: r.curve for r in heard_by}
+        ratings_by_song = corpus.ratings_by_song[song]
+        total, raters = _sums([r.curve for r in ratings_by_song], sequences.first, length)
+        own = {r.annotator_id: r.curve for r in ratings_by_song}
         for m in np.flatnonzero(sequences.song == song):
             mine = own[corpus.annotator_ids[annotator_of[m]]]
             my_total, me = _sums([mine], sequences.first, length)

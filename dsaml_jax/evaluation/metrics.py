@@ -65,9 +65,9 @@ def sequence_metrics(
         return np.where(valid[..., None], values, 0.0).sum(axis=1) / safe_frames
 
     mean_p, mean_t = mean(prediction), mean(target)
-    centred_p, centred_t = prediction - mean_p[:, None], target - mean_t[:, None]
-    var_p, var_t = mean(centred_p**2), mean(centred_t**2)
-    covariance = mean(centred_p * centred_t)
+    centered_p, centered_t = prediction - mean_p[:, None], target - mean_t[:, None]
+    var_p, var_t = mean(centered_p**2), mean(centered_t**2)
+    covariance = mean(centered_p * centered_t)
 
     flat_p, flat_t = np.sqrt(var_p) <= FLAT, np.sqrt(var_t) <= FLAT
     product = np.sqrt(var_p) * np.sqrt(var_t)

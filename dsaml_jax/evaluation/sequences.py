@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsaml_jax.corpus import Corpus
-from dsaml_jax.tasks import Episodes
+from dsaml_jax.data.corpus import Corpus
+from dsaml_jax.data.tasks import Episodes
 
 
 class Sequences(NamedTuple):
@@ -36,7 +36,7 @@ class Sequences(NamedTuple):
     valid: np.ndarray
 
 
-def of_episodes(corpus: Corpus, episodes: Episodes, first: int = 0) -> Sequences:
+def episode_sequences(corpus: Corpus, episodes: Episodes, first: int = 0) -> Sequences:
     """Every (episode, query) that is tested, in the order of the episodes.
 
     Args:
@@ -49,7 +49,7 @@ def of_episodes(corpus: Corpus, episodes: Episodes, first: int = 0) -> Sequences
     return _sequences(corpus, episode, rating, episodes.annotator[episode], first)
 
 
-def of_songs(corpus: Corpus) -> Sequences:
+def song_sequences(corpus: Corpus) -> Sequences:
     """Every rating once, for what predicts a song the same for everybody."""
     rating = np.arange(len(corpus.curve))
     unit = corpus.tables.song_of if corpus.is_consensus else corpus.tables.annotator_of

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsaml_jax.corpus import Corpus
+from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.evaluation.sequences import Sequences
-from dsaml_jax.predict import splice_plan
+from dsaml_jax.evaluation.splicing import splice_plan
 
 
 class Clips(NamedTuple):
@@ -25,7 +25,7 @@ class Clips(NamedTuple):
     embedding: jax.Array
 
 
-class Sound(NamedTuple):
+class WindowInputs(NamedTuple):
     """What is heard of a corpus, where its tables have it: on the device or, as NumPy, the host.
 
     Attributes:
@@ -41,13 +41,13 @@ class Sound(NamedTuple):
         return Clips(self.log_mel[at[..., None] + np.arange(segments)], self.embedding[row])
 
 
-class Reading(NamedTuple):
+class WindowPlan(NamedTuple):
     """U windows, and where in them M sequences are read; NumPy.
 
     Attributes:
-      at: [U] first segment of each window, an index into `Sound.log_mel`. The first N windows are
+      at: [U] first segment of each window, an index into `WindowInputs.log_mel`. The first N windows are
         the songs' first clips.
-      row: [U] index into `Sound.embedding`, of the embedded window that starts nearest.
+      row: [U] index into `WindowInputs.embedding`, of the embedded window that starts nearest.
       window: [M, L, 2] the window in which each segment is read, by dimension.
       position: [M, L, 2] the place in that window.
     """
@@ -58,19 +58,19 @@ class Reading(NamedTuple):
     position: np.ndarray
 
 
-def sound_of(corpus: Corpus) -> Sound:
+def window_inputs(corpus: Corpus) -> WindowInputs:
     """The sound of a corpus: whole songs where it has them, else first clips."""
     if not corpus.features:
         log_mel = corpus.tables.log_mel
-        return Sound(log_mel.reshape(-1, *log_mel.shape[2:]), corpus.tables.embedding)
-    sound = Sound(
+        return WindowInputs(log_mel.reshape(-1, *log_mel.shape[2:]), corpus.tables.embedding)
+    inputs = WindowInputs(
         np.concatenate([song.log_mel for song in corpus.features]),
         np.concatenate([song.embeddings for song in corpus.features]),
     )
-    return jax.tree.map(jnp.asarray, sound) if corpus.tables.on_device else sound
+    return jax.tree.map(jnp.asarray, inputs) if corpus.tables.on_device else inputs
 
 
-def reading_of(corpus: Corpus, sequences: Sequences, hops: tuple[int, ...]) -> Reading:
+def window_plan(corpus: Corpus, sequences: Sequences, hops: tuple[int, ...]) -> WindowPlan:
     """How the sequences are read, with windows every `hops` segments for (arousal, valence)."""
     size, songs = corpus.segments, len(corpus.song_ids)
     if corpus.features:
@@ -95,7 +95,7 @@ def reading_of(corpus: Corpus, sequences: Sequences, hops: tuple[int, ...]) -> R
             position[song, :length, dimension] = place
     song, start = np.array(list(index)).T
     nearest = [int(np.abs(starts[s] - t).argmin()) for s, t in zip(song, start, strict=True)]
-    return Reading(
+    return WindowPlan(
         at=first_segment[song] + start,
         row=first_row[song] + nearest,
         window=window[sequences.song],
@@ -103,24 +103,24 @@ def reading_of(corpus: Corpus, sequences: Sequences, hops: tuple[int, ...]) -> R
     )
 
 
-def spliced(windows: np.ndarray, reading: Reading) -> np.ndarray:
+def splice_windows(windows: np.ndarray, plan: WindowPlan) -> np.ndarray:
     """[M, L, 2] curves, read from what was predicted of every window, [U, S, 2]."""
-    return windows[reading.window, reading.position, np.arange(windows.shape[-1])]
+    return windows[plan.window, plan.position, np.arange(windows.shape[-1])]
 
 
-def windows_of(
-    reading: Reading, sequences: Sequences, episodes: int
+def episode_windows(
+    plan: WindowPlan, sequences: Sequences, episodes: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """The windows that each episode needs, and `reading.window` as places in its episode's list.
+    """The windows that each episode needs, and `plan.window` as places in its episode's list.
 
     Segments that are not valid need none.
     """
     needed: list[np.ndarray] = []
-    local = np.zeros_like(reading.window)
+    local = np.zeros_like(plan.window)
     for episode in range(episodes):
         mine = np.flatnonzero(sequences.episode == episode)
         window = np.where(
-            sequences.valid[mine][..., None], reading.window[mine], reading.window[mine, :1, :1]
+            sequences.valid[mine][..., None], plan.window[mine], plan.window[mine, :1, :1]
         )
         used, inverse = np.unique(window, return_inverse=True)
         needed.append(used)

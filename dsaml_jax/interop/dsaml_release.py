@@ -57,14 +57,14 @@ def load_dsaml_checkpoint(path: str, config: DSAMLConfig | None = None) -> dict[
 
     Reads the file without PyTorch and without executing anything in it. The file holds the model's
     `state_dict`, by itself or under one key of a dictionary. Running statistics of
-    the normalisation are returned where the config tracks them.
+    the normalization are returned where the config tracks them.
 
     Args:
       path: the file.
       config: sizes; default: the release's (`DSAMLConfig()` with normalization "running").
 
     Returns:
-      {"params": ..., "statistics": ...}; "statistics" only with normalization "running".
+      {"params": ..., "batch_stats": ...}; "batch_stats" only with normalization "running".
 
     Raises:
       UserError: the file is not what it should be, or weights are missing, misshapen, unknown, or
@@ -132,8 +132,8 @@ def release_names(config: DSAMLConfig) -> dict[str, str]:
     if config.normalization == "running":
         for norm in ("norm_1", "norm_2"):
             theirs = _MODULES[f"adapter/{norm}"]
-            names[f"statistics/adapter/{norm}/mean"] = f"{theirs}.running_mean"
-            names[f"statistics/adapter/{norm}/variance"] = f"{theirs}.running_var"
+            names[f"batch_stats/adapter/{norm}/mean"] = f"{theirs}.running_mean"
+            names[f"batch_stats/adapter/{norm}/variance"] = f"{theirs}.running_var"
     return names
 
 

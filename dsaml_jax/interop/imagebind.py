@@ -86,7 +86,7 @@ def convert_imagebind(
     """
     flat = traverse_util.flatten_dict(read_imagebind_checkpoint(source, config), sep="/")
     sizes = {name: getattr(config, name) for name in _SIZES}
-    about = json.dumps({"licence": LICENCE, "config": sizes})
+    about = json.dumps({"license": LICENCE, "config": sizes})
     target = Path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
 """Meta-learning of any pure loss: the inner loop, and estimators of its meta-gradient."""
 
-from dsaml_jax.meta.adapt import Adapted, InnerLoop, Learner, adapt
+from dsaml_jax.meta.adapt import Adapted, InnerLoop, MetaParams, adapt
 from dsaml_jax.meta.engines import ENGINES, Engine
 from dsaml_jax.meta.estimators import Annealed, Estimator, Implicit, Reptile, Unrolled
 from dsaml_jax.meta.optimizers import safe_adam
-from dsaml_jax.meta.problem import Outcome, Problem, Task
+from dsaml_jax.meta.problem import Problem, Task, TaskResult
 from dsaml_jax.meta.rates import RATES
 
 __all__ = [
@@ -16,11 +16,11 @@ __all__ = [
     "Estimator",
     "Implicit",
     "InnerLoop",
-    "Learner",
-    "Outcome",
+    "MetaParams",
     "Problem",
     "Reptile",
     "Task",
+    "TaskResult",
     "Unrolled",
     "adapt",
     "safe_adam",

@@ -1,4 +1,4 @@
-"""The inner loop: K optimiser steps from shared weights to one task's weights, differentiable.
+"""The inner loop: K optimizer steps from shared weights to one task's weights, differentiable.
 
 Nothing here knows of music: a loss is any pure function `loss(params, batch, key) -> scalar`.
 """
@@ -19,10 +19,10 @@ from dsaml_jax.meta.subset import merge, partition
 
 Params = Any
 Loss = Callable[[Params, Any, jax.Array], jax.Array]
-Prepare = Callable[[Params, Any, jax.Array], Any]
+Precompute = Callable[[Params, Any, jax.Array], Any]
 
-PREPARE_STREAM = 2**32 - 1
-"""Folded into the inner key for `prepare`, where the steps fold in their number."""
+PRECOMPUTE_STREAM = 2**32 - 1
+"""Folded into the inner key for `precompute`, where the steps fold in their number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class InnerLoop:
       optimizer: any optax transformation; its state starts afresh for every task.
       adapt: path patterns of the weights that move (see `subset.partition`); the rest is frozen.
       rates: what is learned of the inner rates, one of `rates.RATES`.
-      proximal: λ >= 0; what is minimised is loss(φ) + λ/2 |φ - θ|² over the adapted weights φ.
+      proximal: λ >= 0; what is minimized is loss(φ) + λ/2 |φ - θ|² over the adapted weights φ.
     """
 
     steps: int
@@ -48,7 +48,7 @@ class InnerLoop:
         return learned.initial_rates(self.rates, partition(params, self.adapt)[0], self.steps)
 
 
-class Learner(NamedTuple):
+class MetaParams(NamedTuple):
     """The meta-parameters: the shared weights θ, and the learned inner rates ({} if fixed)."""
 
     params: Params
@@ -60,7 +60,7 @@ class Adapted(NamedTuple):
 
     Attributes:
       params: θ_K, all weights.
-      losses: what was minimised, before each step, [K]; without derivative.
+      losses: what was minimized, before each step, [K]; without derivative.
       path: what `after` made of the weights after each step, stacked to [K, ...]; None without.
     """
 
@@ -72,11 +72,11 @@ class Adapted(NamedTuple):
 def adapt(
     loss: Loss,
     inner: InnerLoop,
-    learner: Learner,
+    meta_params: MetaParams,
     batch: Any,
     key: jax.Array,
     *,
-    prepare: Prepare | None = None,
+    precompute: Precompute | None = None,
     exact_steps: int | None = None,
     engine: Engine = ENGINES["remat"],
     after: Callable[[Params, jax.Array], Any] | None = None,
@@ -90,10 +90,10 @@ def adapt(
     Args:
       loss: support loss.
       inner: the inner loop.
-      learner: θ_0, and the rates.
+      meta_params: θ_0, and the rates.
       batch: the support, passed on to `loss`.
       key: folded with the step number for each step's randomness.
-      prepare: prepare(frozen, batch, key) -> batch, called once, before the loop, with the weights
+      precompute: prepare(frozen, batch, key) -> batch, called once, before the loop, with the weights
         that are not adapted (None elsewhere); `loss` gets the batch that it returns. What depends
         on frozen weights only, such as an encoder's features, is thus computed once and not in
         every step; what is random in it is drawn once a task. It is differentiated.
@@ -102,8 +102,8 @@ def adapt(
       after: after(θ_(k+1), k) -> anything, called after every step.
     """
     if not inner.steps:
-        return Adapted(learner.params, jnp.zeros((0,)), None)
-    parts = inner_parts(loss, inner, learner, batch, key, prepare)
+        return Adapted(meta_params.params, jnp.zeros((0,)), None)
+    parts = inner_parts(loss, inner, meta_params, batch, key, precompute)
     exact = inner.steps if exact_steps is None else exact_steps
     constant = inner.steps - exact
     carry, outputs = parts.start, []
@@ -128,7 +128,7 @@ class InnerParts(NamedTuple):
     """The inner loop taken apart.
 
     Attributes:
-      start: the first carry, (adapted weights, state of the optimiser).
+      start: the first carry, (adapted weights, state of the optimizer).
       frozen: the weights that do not move.
       rest: all else that the loss depends on.
       loss: loss(adapted, rest, key) -> scalar.
@@ -146,15 +146,15 @@ class InnerParts(NamedTuple):
 def inner_parts(
     loss: Loss,
     inner: InnerLoop,
-    learner: Learner,
+    meta_params: MetaParams,
     batch: Any,
     key: jax.Array,
-    prepare: Prepare | None,
+    precompute: Precompute | None,
 ) -> InnerParts:
     """What `adapt` scans over; its arguments are those of `adapt`."""
-    adapted, frozen = partition(learner.params, inner.adapt)
-    if prepare is not None:
-        batch = prepare(frozen, batch, jax.random.fold_in(key, PREPARE_STREAM))
+    adapted, frozen = partition(meta_params.params, inner.adapt)
+    if precompute is not None:
+        batch = precompute(frozen, batch, jax.random.fold_in(key, PRECOMPUTE_STREAM))
     rest = frozen, adapted if inner.proximal else None, batch
 
     def inner_loss(adapted, rest, key):
@@ -169,7 +169,7 @@ def inner_parts(
             adapted, state = carry
             value, g = gradient(adapted, rest, jax.random.fold_in(key, k))
             updates, state = inner.optimizer.update(g, state, adapted)
-            updates = learned.scale(inner.rates, learner.rates, updates, k)
+            updates = learned.scale(inner.rates, meta_params.rates, updates, k)
             return (optax.apply_updates(adapted, updates), state), value
 
         return step

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsaml_jax.meta.problem import Outcome
+from dsaml_jax.meta.problem import TaskResult
 from dsaml_jax.meta.subset import paths
 
 
@@ -21,16 +21,16 @@ class Finite(NamedTuple):
     gradient: Any
 
 
-def finiteness(outcome: Outcome, gradient: Any) -> Finite:
+def finiteness(result: TaskResult, gradient: Any) -> Finite:
     """Of one task's outcome and gradient; without the axis B, which `vmap` adds."""
     return Finite(
-        jnp.isfinite(outcome.losses),
-        jnp.isfinite(outcome.query_loss),
+        jnp.isfinite(result.losses),
+        jnp.isfinite(result.query_loss),
         jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), gradient),
     )
 
 
-def complaint(
+def nonfinite_message(
     finite: Finite, *, estimator: str, step: int, order: Sequence[str], names: Sequence[str] = ()
 ) -> str | None:
     """One sentence that names estimator, step, tasks and weight; None where all is finite.

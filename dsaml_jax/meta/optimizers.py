@@ -1,4 +1,4 @@
-"""Inner optimisers that can be differentiated twice."""
+"""Inner optimizers that can be differentiated twice."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dsaml_jax.meta.adapt import Loss, Params, Prepare
+from dsaml_jax.meta.adapt import Loss, Params, Precompute
 
 QueryLoss = Callable[[Params, Any, jax.Array], tuple[jax.Array, Any]]
 
@@ -18,14 +18,14 @@ class Problem:
     """Pure functions of a problem.
 
     Attributes:
-      loss: loss(params, support, key) -> scalar, which the inner loop minimises.
+      loss: loss(params, support, key) -> scalar, which the inner loop minimizes.
       query_loss: query_loss(params, query, key) -> (scalar, auxiliary output), after adapting.
-      prepare: what `adapt` calls once with the weights that are frozen, or None.
+      precompute: what `adapt` calls once with the weights that are frozen, or None.
     """
 
     loss: Loss
     query_loss: QueryLoss
-    prepare: Prepare | None = None
+    precompute: Precompute | None = None
 
 
 class Task(NamedTuple):
@@ -35,7 +35,7 @@ class Task(NamedTuple):
     query: Any
 
 
-class Outcome(NamedTuple):
+class TaskResult(NamedTuple):
     """What one task tells besides its gradient.
 
     Attributes:

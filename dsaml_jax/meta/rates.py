@@ -1,9 +1,9 @@
 """Learned inner rates: how far each adapted tensor moves, learned by the same outer gradient.
 
-The inner step is θ_(k+1) = θ_k + m_k ∘ u_k, where u_k is the inner optimiser's update, its own rate
+The inner step is θ_(k+1) = θ_k + m_k ∘ u_k, where u_k is the inner optimizer's update, its own rate
 included, and m the learned multipliers, which start at 1. With SGD of rate α the effective rate is
 m α: at the start α, as in the papers. They learn the rate itself; a multiplier serves every
-optimiser of optax alike, and an outer Adam of rate r moves it by about 100 r percent a step,
+optimizer of optax alike, and an outer Adam of rate r moves it by about 100 r percent a step,
 whatever α is. As in the papers nothing keeps a multiplier positive: a negative one makes the inner
 loop climb along that tensor, which the outer gradient may find useful; `summary` counts them.
 """

@@ -1,7 +1,7 @@
 """Subsets of the weights by path pattern: which are adapted, and which are frozen.
 
 A subset is the whole tree with None in place of what is not in it: None is an empty subtree to JAX
-and optax, so that gradients and optimiser states of a subset have no entries for the rest.
+and optax, so that gradients and optimizer states of a subset have no entries for the rest.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def standardize(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
     """y = (x - mean x) r and r = 1 / sqrt(var x + ε), over the last axis, which r keeps."""
-    centred = x - x.mean(-1, keepdims=True)
-    inverse = jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + epsilon)
-    return centred * inverse, inverse
+    centered = x - x.mean(-1, keepdims=True)
+    inverse = jax.lax.rsqrt((centered**2).mean(-1, keepdims=True) + epsilon)
+    return centered * inverse, inverse
 
 
 @standardize.defjvp

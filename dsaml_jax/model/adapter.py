@@ -2,7 +2,7 @@
 
     conv (3 x 1) -> norm -> ReLU -> pool -> conv (3 x 3) -> norm -> ReLU -> pool -> conv (1 x 1)
 
-Clips are computed one after another in a rematerialised loop: a clip's arrays stay in the cache,
+Clips are computed one after another in a rematerialized loop: a clip's arrays stay in the cache,
 and nothing is stored for the backward pass. The arithmetic is in `convolution`.
 """
 
@@ -57,7 +57,7 @@ class SpectrogramAdapter(nn.Module):
 
         def from_second_norm(x: jax.Array, moments_2: Moments) -> jax.Array:
             x = convolution.second_block(x, layer_2, moments_2, phases)
-            # Spelt out, so that its gradient is summed over pixels first, and over segments last.
+            # Spelled out, so that its gradient is summed over pixels first, and over segments last.
             bias_S = jnp.broadcast_to(last_bias, phases.segments)
             return phases.images(last_D @ x) + bias_S[:, None]
 
@@ -110,7 +110,7 @@ class ConvolutionWeights(nn.Module):
 
 
 class Normalization(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015): y = scale · (x - mean) / sqrt(var + ε) + bias.
+    """Batch normalization (Ioffe & Szegedy 2015): y = scale · (x - mean) / sqrt(var + ε) + bias.
 
     Calling it gives (scale, bias). With "running" it also tracks the mean, and the unbiased
     variance, of its input. That input includes the convolution's bias, which `Moments` leave out
@@ -126,8 +126,8 @@ class Normalization(nn.Module):
         self.scale = self.param("scale", nn.initializers.ones, shape, dtype)
         self.bias = self.param("bias", nn.initializers.zeros, shape, dtype)
         if self.config.normalization == "running":
-            self.mean = self.variable("statistics", "mean", jnp.zeros, shape, dtype)
-            self.variance = self.variable("statistics", "variance", jnp.ones, shape, dtype)
+            self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape, dtype)
+            self.variance = self.variable("batch_stats", "variance", jnp.ones, shape, dtype)
 
     def __call__(self) -> tuple[jax.Array, jax.Array]:
         return self.scale, self.bias
@@ -138,7 +138,7 @@ class Normalization(nn.Module):
         return Moments(mean, self.variance.value + mean**2)
 
     def track(self, moments: Moments, conv_bias, signs: jax.Array | float, count: int) -> None:
-        """Moves the running moments towards those of a batch of `count` values a channel."""
+        """Moves the running moments toward those of a batch of `count` values a channel."""
         if self.config.normalization != "running" or self.is_initializing():
             return
         mean = signs * moments.mean + conv_bias

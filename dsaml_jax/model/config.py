@@ -29,7 +29,7 @@ class DSAMLConfig:
       max_positions: longest sequence the distance table serves (2 · max_positions - 1 rows).
       channels: output channels of the adapter's two 3-tap convolutions.
       adapter_clips: clips the adapter computes at once; speed and memory only.
-      normalization: statistics of the adapter's normalisation.
+      normalization: statistics of the adapter's normalization.
         "clip": of the clip alone, so that its prediction does not depend on its batch (default;
           equals "batch" for a batch of one clip).
         "batch": of the whole batch, in training and after it, as released.

@@ -7,7 +7,7 @@ from task to task, for which `lax` convolutions become grouped ones that compile
 - pooling is a choice between blocks of the matmul's rows; as a choice it is differentiated, any
   number of times, by choices, where a maximum would share among ties;
 - the first convolution's moments follow from those of its input;
-- the scale's sign is in the second kernel, so that pooling can come before normalisation.
+- the scale's sign is in the second kernel, so that pooling can come before normalization.
 
 Axes: T frames, F bands, S segments, C channels (in), D channels (out), L and L' pixels of a phase
 (see `phases`).
@@ -72,7 +72,7 @@ def first_block(taps: jax.Array, layer: Layer, moments: Moments, phases: Phases)
     gain, shift = layer.affine(moments)
     weights_DK = (layer.kernel[:, 0, 0] * gain).T.astype(taps.dtype)
     channels = len(weights_DK)
-    # Rows of the window, then phases: the kernel stands in four places among the six taps.
+    # MethodCurves of the window, then phases: the kernel stands in four places among the six taps.
     toeplitz = jnp.concatenate([jnp.pad(weights_DK, ((0, 0), (i, 3 - i))) for i in (0, 2, 1, 3)])
     conv = jnp.broadcast_to(toeplitz, (2, *toeplitz.shape)) @ taps
     conv = conv.reshape(4, 2, channels, 2, -1)
@@ -90,10 +90,10 @@ def second_convolution(x: jax.Array, layer: Layer, phases: Phases) -> jax.Array:
     toeplitz = jnp.stack(
         [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), *still)) for i in range(2) for j in range(2)]
     )
-    # The window's 4 x 4 inputs in the order of `neighbours`: offsets first, then phases.
+    # The window's 4 x 4 inputs in the order of `neighbors`: offsets first, then phases.
     toeplitz = toeplitz.reshape(4, 2, 2, 2, 2, inputs, outputs).transpose(1, 3, 2, 5, 4, 0, 6)
     toeplitz = toeplitz.reshape(16 * inputs, 4 * outputs)
-    conv = jnp.einsum("ij,il->jl", toeplitz, phases.neighbours(x))
+    conv = jnp.einsum("ij,il->jl", toeplitz, phases.neighbors(x))
     return conv.reshape(4, outputs, -1)
 
 

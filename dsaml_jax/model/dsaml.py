@@ -38,7 +38,7 @@ class DSAML(nn.Module):
     """Zhang et al., AAAI 2025: adapter -> fusion -> dual-scale transformer -> predictor.
 
     Call with `log_mel` [N, S, T, F], `embedding` [N, G], and `train` (dropout on, which needs a
-    "dropout" key; with normalization "running", batch statistics, and the collection "statistics"
+    "dropout" key; with normalization "running", batch statistics, and the collection "batch_stats"
     may be mutable).
     """
 
@@ -79,7 +79,7 @@ class DSAML(nn.Module):
 def initialize(
     config: DSAMLConfig, key: jax.Array, image: tuple[int, int], embedding_dim: int
 ) -> dict[str, Any]:
-    """Variables (`params`, and `statistics` where tracked) for images of T x F and G values."""
+    """Variables (`params`, and `batch_stats` where tracked) for images of T x F and G values."""
     log_mel = jnp.zeros((1, 2, *image), config.compute_dtype)
     embedding = jnp.zeros((1, embedding_dim), config.compute_dtype)
     return jax.jit(DSAML(config).init)(key, log_mel, embedding)

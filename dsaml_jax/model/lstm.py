@@ -4,7 +4,7 @@ With gates in the order i, f, g, o and a_t = x_t + h_(t-1) W, where x_t is what 
     c_t = σ(f) c_(t-1) + σ(i) tanh(g)
     h_t = σ(o) tanh(c_t)
 The derivative that tracing the loop would give multiplies by W and adds to a gradient of W's size
-in every time step, and passes a dozen arrays through the loop. Spelt out, all of that is done for
+in every time step, and passes a dozen arrays through the loop. Spelled out, all of that is done for
 all time steps at once: what is left in the loop is one product with W and a few multiplications, in
 the tangent and (by its transpose) in the gradient, to any order.
 

@@ -35,7 +35,7 @@ class Phases:
 
     @property
     def first(self) -> tuple[int, int]:
-        """Rows and columns of the first block's output, and of the second convolution."""
+        """MethodCurves and columns of the first block's output, and of the second convolution."""
         return (self.frames + 2) // 2 + 1, (self.bands + 2) // 2 + 1
 
     @property
@@ -69,7 +69,7 @@ class Phases:
         taps = [phases[..., : self.first_size], phases[:, :2, :, self.row :]]
         return jnp.concatenate(taps, 1).reshape(2, 6, -1)
 
-    def neighbours(self, x: jax.Array) -> jax.Array:
+    def neighbors(self, x: jax.Array) -> jax.Array:
         """[X, L] -> [4 X, L']: a pixel's own values, those of the right, below, and below right."""
         offsets = (0, self.segments, self.row, self.row + self.segments)
         return jnp.concatenate([x[:, start : start + self.second_size] for start in offsets])

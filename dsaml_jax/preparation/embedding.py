@@ -13,10 +13,10 @@ import numpy as np
 from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.audio.features import RECIPES
 from dsaml_jax.audio.imagebind import embed_clips
+from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.errors import UserError
-from dsaml_jax.experiment import Experiment
 from dsaml_jax.interop.imagebind import convert_imagebind, load_imagebind
-from dsaml_jax.preparation.extract import Outcome, store_embeddings
+from dsaml_jax.preparation.extract import Extracted, store_embeddings
 
 LOG = logging.getLogger(__name__)
 
@@ -74,14 +74,14 @@ def load_tower(path: Path, audio: AudioConfig) -> Tower:
     return functools.partial(embed_clips, variables, config=config, recipe=recipe, batch=BATCH)
 
 
-def embedded(outcomes: Iterable[Outcome], tower: Tower | None) -> Iterator[Outcome]:
+def embedded(extracted_songs: Iterable[Extracted], tower: Tower | None) -> Iterator[Extracted]:
     """Passes outcomes on in order, once the embeddings that they lack are computed and stored.
 
     Windows of several songs share a call of the tower.
     """
-    held: list[Outcome] = []
-    for outcome in outcomes:
-        held.append(outcome)
+    held: list[Extracted] = []
+    for extracted in extracted_songs:
+        held.append(extracted)
         windows = sum(len(each.clips) for each in held if each.clips is not None)
         if windows == 0 or windows >= BATCH:
             yield from _embed(held, tower)
@@ -89,11 +89,11 @@ def embedded(outcomes: Iterable[Outcome], tower: Tower | None) -> Iterator[Outco
     yield from _embed(held, tower)
 
 
-def _embed(outcomes: list[Outcome], tower: Tower | None) -> Iterator[Outcome]:
-    todo = [outcome for outcome in outcomes if outcome.clips is not None]
+def _embed(extracted_songs: list[Extracted], tower: Tower | None) -> Iterator[Extracted]:
+    todo = [extracted for extracted in extracted_songs if extracted.clips is not None]
     if todo and tower is not None:
-        embeddings = tower([window for outcome in todo for window in outcome.clips])
-        ends = np.cumsum([len(outcome.clips) for outcome in todo])[:-1]
-        for outcome, part in zip(todo, np.split(embeddings, ends), strict=True):
-            store_embeddings(outcome.job, part)
-    yield from outcomes
+        embeddings = tower([window for extracted in todo for window in extracted.clips])
+        ends = np.cumsum([len(extracted.clips) for extracted in todo])[:-1]
+        for extracted, part in zip(todo, np.split(embeddings, ends), strict=True):
+            store_embeddings(extracted.job, part)
+    yield from extracted_songs

@@ -68,7 +68,7 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class Extracted:
     """What came of a job.
 
     Attributes:
@@ -132,7 +132,7 @@ def make_job(song: Song, root: str, audio: AudioConfig, folder: str, weights: st
     )
 
 
-def extract(job: Job) -> Outcome:
+def extract(job: Job) -> Extracted:
     """Computes and stores what of a job is not in the store; faults of the audio are told."""
     kept = dataclasses.replace(job, waveform=None)
     try:
@@ -146,7 +146,7 @@ def extract(job: Job) -> Outcome:
                 f"{job.start_s:g} s."
             )
     except UserError as error:
-        return Outcome(kept, fault=str(error))
+        return Extracted(kept, fault=str(error))
     sound = (waveform, rate, job.start_s, job.segments, job.audio)
     span, images = song_log_mel(*sound)
     log_mel_path, embedding_path = (
@@ -155,11 +155,11 @@ def extract(job: Job) -> Outcome:
     if not log_mel_path.exists():
         store.write(log_mel_path, log_mel=images, seconds=np.float64(seconds))
     if embedding_path.exists():
-        return Outcome(kept)
+        return Extracted(kept)
     if job.audio.embedding in RECIPES:
-        return Outcome(kept, clips=tower_clips(*sound))
+        return Extracted(kept, clips=tower_clips(*sound))
     store_embeddings(job, statistics_embeddings(span, images, job.audio))
-    return Outcome(kept)
+    return Extracted(kept)
 
 
 def store_embeddings(job: Job, embeddings: np.ndarray) -> None:

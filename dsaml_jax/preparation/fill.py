@@ -12,12 +12,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dsaml_jax.audio import store
+from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.experiment import Experiment
 from dsaml_jax.preparation import embedding
 from dsaml_jax.preparation.beam import extract_on_beam
-from dsaml_jax.preparation.extract import Job, Outcome, extract, make_job
+from dsaml_jax.preparation.extract import Extracted, Job, extract, make_job
 from dsaml_jax.preparation.pool import over_processes
 
 LOG = logging.getLogger(__name__)
@@ -64,11 +64,11 @@ def fill_store(
         if experiment.data.beam_options:
             extract_on_beam(todo, experiment.data.beam_options)
             todo = [job for job in todo if not job.done()]
-        for outcome in _outcomes(experiment, todo, weights):
-            if outcome.fault:
-                if outcome.job.path:
-                    _check_still_there(Path(outcome.job.path), root)
-                set_aside[outcome.job.song_id] = outcome.fault
+        for extracted in _outcomes(experiment, todo, weights):
+            if extracted.fault:
+                if extracted.job.path:
+                    _check_still_there(Path(extracted.job.path), root)
+                set_aside[extracted.job.song_id] = extracted.fault
     else:
         LOG.info("features: nothing to do, all %d songs were done before", len(found))
     jobs = {job.song_id: job for job in found if job.song_id not in set_aside}
@@ -84,11 +84,17 @@ def _check_still_there(path: Path, root: str) -> None:
         )
 
 
-def _outcomes(experiment: Experiment, todo: list[Job], weights: Path | None) -> Iterator[Outcome]:
+def _outcomes(experiment: Experiment, todo: list[Job], weights: Path | None) -> Iterator[Extracted]:
     """What comes of jobs, with a progress bar on a terminal."""
     tower = None if weights is None else embedding.load_tower(weights, experiment.audio)
-    outcomes = over_processes(extract, todo, experiment.data.processes)
+    extracted_songs = over_processes(extract, todo, experiment.data.processes)
     quiet = not sys.stderr.isatty()
     return iter(
-        tqdm(embedding.embedded(outcomes, tower), "features", len(todo), unit="song", disable=quiet)
+        tqdm(
+            embedding.embedded(extracted_songs, tower),
+            "features",
+            len(todo),
+            unit="song",
+            disable=quiet,
+        )
     )

@@ -12,16 +12,16 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from dsaml_jax.audio.features import SongFeatures
-from dsaml_jax.datasets import catalogue, filters, folder_builder, ratings, schema, synthetic
+from dsaml_jax.config.experiment import Experiment
+from dsaml_jax.datasets import catalog, filters, folder_builder, ratings, schema, synthetic
 from dsaml_jax.datasets.filters import FilterCounts
 from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.datasets.report import Findings
 from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.experiment import Experiment
-from dsaml_jax.files import PREPARED_REMEDY, cannot_write, storage_reason
 from dsaml_jax.preparation.extract import Job, load, sound_seconds
 from dsaml_jax.preparation.fill import fill_store
+from dsaml_jax.runtime.files import PREPARED_REMEDY, cannot_write, storage_reason
 
 Splits = Mapping[str, tuple[Song, ...]]
 
@@ -38,7 +38,7 @@ class Prepared:
       findings: what was found in the folder, and what was left out of it and why.
       filtered: what the filters left out of each split.
       set_aside: songs whose audio cannot be used, by id, with the reason.
-      labelled: songs by split as they were read, with or without audio, before any filter.
+      labeled: songs by split as they were read, with or without audio, before any filter.
       silence_s: by song id, seconds of silence at the end of the span, where the sound has ended.
       already_there: songs whose features were in the store before.
     """
@@ -48,7 +48,7 @@ class Prepared:
     findings: Findings
     filtered: Mapping[str, FilterCounts]
     set_aside: Mapping[str, str]
-    labelled: Splits
+    labeled: Splits
     silence_s: Mapping[str, float]
     already_there: int
 
@@ -90,11 +90,11 @@ def prepared_songs(experiment: Experiment) -> Prepared:
         usable audio; weights are needed and not given; or, if strict, any fault.
     """
     data = experiment.data
-    labelled, findings = read_labels(experiment)
+    labeled, findings = read_labels(experiment)
     findings.check_audio(data.strict)
     root = findings.root
     journal = Journal(findings.data_set, Path(root), ReadOptions(strict=data.strict))
-    songs = [song for split in labelled.values() for song in split if _has_sound(song)]
+    songs = [song for split in labeled.values() for song in split if _has_sound(song)]
     jobs, set_aside, there = fill_store(experiment, songs, root)
     for song in songs:
         if song.song_id in set_aside:
@@ -107,7 +107,7 @@ def prepared_songs(experiment: Experiment) -> Prepared:
         )
     splits, filtered = {}, {}
     seconds = {name: sound_seconds(job) for name, job in jobs.items()}
-    for name, split in labelled.items():
+    for name, split in labeled.items():
         heard = [_heard(journal, song, seconds) for song in split if song.song_id in jobs]
         rated = [song for song in heard if song.ratings]
         if data.name != "synthetic":
@@ -126,7 +126,7 @@ def prepared_songs(experiment: Experiment) -> Prepared:
         findings=journal.added_to(findings, [s for split in splits.values() for s in split]),
         filtered=filtered,
         set_aside=set_aside,
-        labelled=labelled,
+        labeled=labeled,
         silence_s={
             name: jobs[name].end_s - seconds[name]
             for name in sorted(kept)
@@ -156,9 +156,9 @@ def read_labels(experiment: Experiment) -> tuple[dict[str, tuple[Song, ...]], Fi
         }
         return splits, _simulated(splits, str(builder.data_path))
     options = {"require_audio": False, "strict": data.strict} | dict(data.builder)
-    reader = catalogue.options_of(data.name, **options)
+    reader = catalog.options_of(data.name, **options)
     with _written(data.prepared):
-        builder = catalogue.prepare(data.name, data.root, data.prepared, reader)
+        builder = catalog.prepare(data.name, data.root, data.prepared, reader)
     splits = {
         split: tuple(folder_builder.songs_of(builder, split)) for split in builder.info.splits
     }
@@ -187,10 +187,10 @@ def _simulated(splits: Splits, root: str) -> Findings:
     empty = Findings(
         data_set="synthetic",
         root=root,
-        labelled_songs=len(songs),
+        labeled_songs=len(songs),
         audio_files=len(songs),
         missing_audio=(),
-        unlabelled_audio=(),
+        unlabeled_audio=(),
         songs=0,
         annotators=0,
         ratings=0,

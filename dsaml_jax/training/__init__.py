@@ -1,0 +1,1 @@
+"""Stages, the training loop, the meta-step, state, checkpoints, and devices."""

@@ -14,7 +14,7 @@ from dsaml_jax.training.devices import TASK, Layout
 OneTask = Callable[[jax.Array], tuple[Any, Any]]
 
 
-def over_tasks(one_task: OneTask, like: Any, count: int, layout: Layout) -> tuple[Any, Any]:
+def sum_over_tasks(one_task: OneTask, like: Any, count: int, layout: Layout) -> tuple[Any, Any]:
     """(Σ_i summed_i, all listed_i stacked along the first axis) of the tasks i < count.
 
     To be called within `shard_map`. A device has consecutive tasks. It keeps the sum so far, never

@@ -13,9 +13,9 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from dsaml_jax.data.fingerprint import Fingerprint, differences
 from dsaml_jax.errors import UserError
-from dsaml_jax.files import cannot_write, storage_reason
-from dsaml_jax.fingerprint import Fingerprint, differences
+from dsaml_jax.runtime.files import cannot_write, storage_reason
 from dsaml_jax.training.state import TrainState
 
 LOG = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Checkpoints:
             best_fn=_selection,
             cleanup_tmp_directories=True,  # of saves that were cut off
         )
-        with _told(folder):
+        with _storage_errors_told(folder):
             _set_unreadable_metrics_aside(folder)
             self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
@@ -58,7 +58,7 @@ class Checkpoints:
           UserError: this checkpoint, or the one before, cannot be written.
         """
         step = int(state.step)
-        with _told(self._folder):
+        with _storage_errors_told(self._folder):
             if step in self._manager.all_steps():  # saved before it was validated
                 self._manager.wait_until_finished()
                 self._manager.delete(step)
@@ -90,12 +90,12 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns once everything is on disk; raises UserError where that fails."""
-        with _told(self._folder):
+        with _storage_errors_told(self._folder):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits until everything is on disk, and ends the threads that write."""
-        with _told(self._folder):
+        with _storage_errors_told(self._folder):
             self._manager.close()
 
     def _first_readable(self, steps: Sequence[int], like: TrainState) -> Saved | None:
@@ -174,7 +174,7 @@ def _line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _storage_errors_told(folder: Path) -> Iterator[None]:
     """Turns what a file system refuses into a sentence."""
     try:
         yield

@@ -42,7 +42,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, tree)
 
 
-def local(tree: Any) -> Any:
+def first_replica(tree: Any) -> Any:
     """This process's first copy of replicated arrays: what one device computes alone takes it."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
@@ -62,8 +62,8 @@ class Layout(NamedTuple):
         return self.rounds * self.together
 
 
-def layout_of(meta_batch: int, at_once: int, mesh: Mesh) -> Layout:
-    """The layout with the fewest rounds of at most `at_once` tasks a device (0 for all), and of
+def task_layout(meta_batch: int, tasks_per_device: int, mesh: Mesh) -> Layout:
+    """The layout with the fewest rounds of at most `tasks_per_device` tasks a device (0 for all), and of
     those the one with the least padding.
 
     Raises:
@@ -76,5 +76,5 @@ def layout_of(meta_batch: int, at_once: int, mesh: Mesh) -> Layout:
             f"would idle; raise it to {devices} or more, or start with fewer devices."
         )
     share = -(-meta_batch // devices)
-    rounds = -(-share // at_once) if at_once else 1
+    rounds = -(-share // tasks_per_device) if tasks_per_device else 1
     return Layout(devices, rounds, -(-share // rounds))

@@ -9,13 +9,13 @@ from typing import Any
 
 import jax
 
-from dsaml_jax.corpus import Tables
+from dsaml_jax.config.experiment import Experiment
+from dsaml_jax.data.corpus import Tables
 from dsaml_jax.errors import UserError
-from dsaml_jax.experiment import Experiment
-from dsaml_jax.meta import Learner
+from dsaml_jax.meta import MetaParams
 from dsaml_jax.meta.diagnostics import Diagnosis, diagnose, scalars
-from dsaml_jax.objective import dsaml_problem
-from dsaml_jax.training.devices import local
+from dsaml_jax.model.objective import dsaml_problem
+from dsaml_jax.training.devices import first_replica
 from dsaml_jax.training.state import TrainState
 from dsaml_jax.training.step import draw_meta_batch
 
@@ -30,7 +30,7 @@ def study_key(experiment: Experiment) -> jax.Array:
 
 def make_diagnosis(
     experiment: Experiment,
-) -> Callable[[Learner, Any, Tables, jax.Array | int], Diagnosis]:
+) -> Callable[[MetaParams, Any, Tables, jax.Array | int], Diagnosis]:
     """diagnosis(learner, statistics, tables, step) of the step's meta-batch, compiled once."""
     problem, inner = dsaml_problem(experiment.model, train=True), experiment.inner.loop()
 
@@ -39,9 +39,13 @@ def make_diagnosis(
         compiler_options=quick_compilation(),
     )
 
-    def diagnosis(learner: Learner, statistics: Any, tables: Tables, step: jax.Array) -> Diagnosis:
+    def diagnosis(
+        meta_params: MetaParams, batch_stats: Any, tables: Tables, step: jax.Array
+    ) -> Diagnosis:
         key = study_key(experiment)
-        return compiled(learner, *draw_meta_batch(experiment.tasks, statistics, tables, key, step))
+        return compiled(
+            meta_params, *draw_meta_batch(experiment.tasks, batch_stats, tables, key, step)
+        )
 
     return diagnosis
 
@@ -53,8 +57,8 @@ def logged_diagnosis(
     diagnosis = make_diagnosis(experiment)
 
     def logged(state: TrainState) -> dict[str, float]:
-        state = local(state)
-        found = diagnosis(state.learner, state.statistics, tables, state.step)
+        state = first_replica(state)
+        found = diagnosis(state.meta_params, state.batch_stats, tables, state.step)
         return scalars(jax.device_get(found))
 
     return logged
@@ -63,7 +67,7 @@ def logged_diagnosis(
 def quick_compilation() -> dict[str, int]:
     """Compiler options for a large program that runs a few times.
 
-    On a CPU half the optimisation: a minute to compile where there were six, of the demo's size.
+    On a CPU half the optimization: a minute to compile where there were six, of the demo's size.
     """
     asked = "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", "")
     return {} if asked or jax.default_backend() != "cpu" else {"xla_backend_optimization_level": 1}

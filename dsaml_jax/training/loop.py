@@ -13,12 +13,12 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from dsaml_jax.config.experiment import StageConfig
 from dsaml_jax.errors import Interrupted, UserError
-from dsaml_jax.experiment import StageConfig
-from dsaml_jax.interruption import after_the_step
 from dsaml_jax.meta.finite import Finite
+from dsaml_jax.runtime.signals import defer_signals
 from dsaml_jax.training.checkpoints import Checkpoints
-from dsaml_jax.training.records import Records
+from dsaml_jax.training.metric_writer import MetricWriter
 from dsaml_jax.training.state import TrainState
 from dsaml_jax.training.step import Metrics
 
@@ -50,7 +50,7 @@ def fit(
     state: TrainState,
     validate: Validate,
     checkpoints: Checkpoints,
-    records: Records,
+    metric_writer: MetricWriter,
     explain: Explain,
     diagnose: Diagnose | None = None,
     diagnose_every: int = 0,
@@ -77,19 +77,23 @@ def fit(
 
     def validated(state: TrainState) -> dict[str, float]:
         metrics = validate(state)
-        records.write(name, int(state.step), {f"validation/{k}": v for k, v in metrics.items()})
+        metric_writer.write(
+            name, int(state.step), {f"validation/{k}": v for k, v in metrics.items()}
+        )
         checkpoints.save(state, metrics)
         return metrics
 
     def diagnosed(state: TrainState) -> None:
         found = diagnose(state) if diagnose else {}
-        records.write(name, int(state.step), {f"diagnostics/{k}": v for k, v in found.items()})
+        metric_writer.write(
+            name, int(state.step), {f"diagnostics/{k}": v for k, v in found.items()}
+        )
 
     def record(first: int, count: int, metrics: Metrics) -> None:
         for step, each in enumerate(_each(metrics, count), first + 1):
             values = _shown(each.scalars, bar)
             finite = {key: value for key, value in values.items() if math.isfinite(value)}
-            records.write(name, step, finite)
+            metric_writer.write(name, step, finite)
             if not {"train/loss", "train/gradient_norm"} <= finite.keys():
                 reason = explain(step, each.finite) or f"Step {step}: the meta-gradient overflows."
                 _tell_skipped(name, stage, reason, int(values["train/skipped"]))
@@ -112,7 +116,7 @@ def fit(
         checkpoints.wait()
         return Interrupted(f"{name}: stopped by {signal} after step {step} of {stage.steps}")
 
-    with after_the_step() as asked:
+    with defer_signals() as asked:
         saved = checkpoints.last(state)
         if saved is not None:
             state = saved.state

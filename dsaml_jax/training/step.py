@@ -14,16 +14,16 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from dsaml_jax.corpus import Tables
-from dsaml_jax.experiment import TaskConfig
-from dsaml_jax.inner import InnerConfig
-from dsaml_jax.meta import Learner, Outcome, Task, rates
+from dsaml_jax.config.experiment import TaskConfig
+from dsaml_jax.config.inner import InnerConfig
+from dsaml_jax.data.corpus import Tables
+from dsaml_jax.data.tasks import Draw, draw_tasks
+from dsaml_jax.meta import MetaParams, Task, TaskResult, rates
 from dsaml_jax.meta.finite import Finite, finiteness
 from dsaml_jax.model import DSAMLConfig
-from dsaml_jax.objective import dsaml_problem
-from dsaml_jax.tasks import Draw, draw_tasks
-from dsaml_jax.training.accumulation import over_tasks
-from dsaml_jax.training.devices import layout_of, replicated, task_mesh
+from dsaml_jax.model.objective import dsaml_problem
+from dsaml_jax.training.accumulation import sum_over_tasks
+from dsaml_jax.training.devices import replicated, task_layout, task_mesh
 from dsaml_jax.training.state import TrainState
 
 
@@ -60,7 +60,7 @@ def make_meta_step(
 
     Written as what EACH device of `mesh` (by default all there are) computes, on arguments that are
     on every device (`devices.replicate` puts them there once; others are copied in every call).
-    Each draws all tasks, which are integers, and adapts to its own share; `over_tasks` adds up.
+    Each draws all tasks, which are integers, and adapts to its own share; `sum_over_tasks` adds up.
     Gradients inside are the device's own, as `check_vma=False` has it: an all-reduce that `grad`
     put into the inner loop, for weights that devices share, would mix annotators.
 
@@ -68,7 +68,7 @@ def make_meta_step(
       UserError: there are more devices than tasks.
     """
     mesh = task_mesh() if mesh is None else mesh
-    layout = layout_of(tasks.meta_batch, tasks.at_once, mesh)
+    layout = task_layout(tasks.meta_batch, tasks.tasks_per_device, mesh)
     estimate = functools.partial(
         inner.build_estimator(), dsaml_problem(model, train=True), inner.loop()
     )
@@ -80,19 +80,19 @@ def make_meta_step(
         def one_task(i):
             # Gathered here, so that a device holds the songs of the tasks it computes, no others.
             one = jax.tree.map(lambda x: x[i], draw)
-            task = task_of(one, tables, state.statistics)
-            outcome, gradient = estimate(state.learner, task, keys[i], progress)
-            report = outcome.auxiliary
-            listed = _scalars(outcome, inner.steps), finiteness(outcome, gradient)
-            return (gradient, report.statistics), listed
+            task = task_of(one, tables, state.batch_stats)
+            result, gradient = estimate(state.meta_params, task, keys[i], progress)
+            report = result.auxiliary
+            listed = _scalars(result, inner.steps), finiteness(result, gradient)
+            return (gradient, report.batch_stats), listed
 
-        like = state.learner, state.statistics
-        sums, (scalars, finite) = over_tasks(one_task, like, tasks.meta_batch, layout)
-        gradient, statistics = jax.tree.map(
+        like = state.meta_params, state.batch_stats
+        sums, (scalars, finite) = sum_over_tasks(one_task, like, tasks.meta_batch, layout)
+        gradient, batch_stats = jax.tree.map(
             lambda total, x: (total / tasks.meta_batch).astype(x.dtype), sums, like
         )
-        updates, outer = optimizer.update(gradient, state.outer, state.learner)
-        moved: Learner = optax.apply_updates(state.learner, updates)
+        updates, outer = optimizer.update(gradient, state.outer, state.meta_params)
+        moved: MetaParams = optax.apply_updates(state.meta_params, updates)
         metrics = {
             **{name: value.mean() for name, value in scalars.items()},
             "gradient_norm": optax.global_norm(gradient),
@@ -103,8 +103,8 @@ def make_meta_step(
         metrics["skipped"] = state.skipped + ~fine
         kept = jax.tree.map(
             functools.partial(jnp.where, fine),
-            (*moved, statistics, outer),
-            (*state.learner, state.statistics, state.outer),
+            (*moved, batch_stats, outer),
+            (*state.meta_params, state.batch_stats, state.outer),
         )
         after = TrainState(state.step + 1, *kept, metrics["skipped"])
         return after, Metrics(metrics, finite)
@@ -134,9 +134,9 @@ def draw_step(
     return draw, keys
 
 
-def task_of(draw: Draw, tables: Tables, statistics: Any) -> Task:
+def task_of(draw: Draw, tables: Tables, batch_stats: Any) -> Task:
     """The clips of one drawn task, or of several with stacked statistics."""
-    return Task(tables.batch(draw.support, statistics), tables.batch(draw.query, statistics))
+    return Task(tables.batch(draw.support, batch_stats), tables.batch(draw.query, batch_stats))
 
 
 def drawn_annotators(
@@ -148,17 +148,17 @@ def drawn_annotators(
 
 
 def draw_meta_batch(
-    tasks: TaskConfig, statistics: Any, tables: Tables, key: jax.Array, step: jax.Array | int
+    tasks: TaskConfig, batch_stats: Any, tables: Tables, key: jax.Array, step: jax.Array | int
 ) -> tuple[Task, jax.Array]:
     """All tasks of a meta-step, and their keys, stacked along the first axis."""
     draw, keys = draw_step(tasks, tables, key, step)
-    every = jax.tree.map(lambda x: jnp.broadcast_to(x, (tasks.meta_batch, *x.shape)), statistics)
+    every = jax.tree.map(lambda x: jnp.broadcast_to(x, (tasks.meta_batch, *x.shape)), batch_stats)
     return task_of(draw, tables, every), keys
 
 
-def _scalars(outcome: Outcome, steps: int) -> dict[str, jax.Array]:
+def _scalars(result: TaskResult, steps: int) -> dict[str, jax.Array]:
     """What is logged of one task."""
-    found = {"loss": outcome.query_loss, "score": outcome.auxiliary.score, **outcome.numbers}
+    found = {"loss": result.query_loss, "score": result.auxiliary.score, **result.numbers}
     if steps:
-        found |= {"support_loss_first": outcome.losses[0], "support_loss_last": outcome.losses[-1]}
+        found |= {"support_loss_first": result.losses[0], "support_loss_last": result.losses[-1]}
     return found

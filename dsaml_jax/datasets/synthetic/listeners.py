@@ -61,7 +61,7 @@ class Listener:
 class ListenerSpread:
     """How listeners differ, and how noisy they are. Pairs are (arousal, valence).
 
-    The defaults are fitted to real ratings; `tests/test_synthetic.py` states both side by side.
+    The defaults are fitted to real ratings; `tests/datasets/test_synthetic.py` states both side by side.
     What real ratings without audio cannot tell is how much of a listener's repeatable deviation
     from the others the cues explain. Noise is set by retests: about a third of the variance between
     raters does not repeat (Schubert 2013). Cues are taken to explain the rest, as they explain most
@@ -118,7 +118,7 @@ def perceive(
 
     Args:
       listener: who listens.
-      cues: [steps, 6] standardised cues at `CUE_HZ` from the start of the sound; before it, and
+      cues: [steps, 6] standardized cues at `CUE_HZ` from the start of the sound; before it, and
         after the last step, they are held.
       ratings_start_s: time of the first rating.
       ratings: how many, `RATING_HZ` a second.

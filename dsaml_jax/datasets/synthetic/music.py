@@ -2,7 +2,7 @@
 
 Six cues carry most of the emotion that listeners hear in music: tempo, loudness, brightness,
 mode, register and note density (Gabrielsson and Lindström 2010; Eerola, Friberg and Bresin 2013,
-who find the cues to act almost linearly and additively). A song is drawn as six standardised
+who find the cues to act almost linearly and additively). A song is drawn as six standardized
 trajectories; `render` turns them into notes, chords and percussion.
 """
 
@@ -74,7 +74,7 @@ def render(
     - loudness: level of the whole, 5 dB a standard deviation.
     - brightness: partial k of a note has amplitude k^-r, r = 1.9 - 0.5 z; the drum's highs follow.
     - mode: share of major among the chords and of the melody's scale, (1 + tanh(0.8 z)) / 2.
-    - register: centre of the melody, 8 semitones a standard deviation.
+    - register: center of the melody, 8 semitones a standard deviation.
     - density: share of the half-beat and quarter-beat slots that carry a melody note.
 
     Args:
@@ -143,9 +143,9 @@ def _melody(rng: np.random.Generator, cues: np.ndarray, beats: np.ndarray) -> _N
     if not len(start):
         return _Notes(*np.zeros((4, 0)))
     length = np.clip(1.2 * np.diff(start, append=start[-1] + 0.3), 0.1, 0.5)
-    centre = 67 + 8 * _at(cues, "register", start)
+    center = 67 + 8 * _at(cues, "register", start)
     contour = np.sin(2 * np.pi * np.cumsum(rng.uniform(0, 0.3, len(start))))
-    wanted = centre + 4 * contour + rng.uniform(-1.5, 1.5, len(start))
+    wanted = center + 4 * contour + rng.uniform(-1.5, 1.5, len(start))
     scale = np.where(_majors(cues, start)[:, None], _MAJOR, _MINOR)
     octave = np.floor(wanted / 12)
     distance = np.abs(wanted[:, None] % 12 - scale)

@@ -1,8 +1,8 @@
-"""VGMIDI's labelled part, read into pieces and ratings.
+"""VGMIDI's labeled part, read into pieces and ratings.
 
 Layout (Ferreira and Whitehead 2019), up to three folders below the root:
 
-    annotations/vgmidi_raw_{1,2}.json      (in the repository: labelled/annotations/...)
+    annotations/vgmidi_raw_{1,2}.json      (in the repository: labeled/annotations/...)
     midi/{name}.mid                        (beside annotations/)
 
 `annotations["piece0_1"]` is rater 1 on piece 0: one valence and one arousal a bar in [-1, 1], the

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dsaml_jax.meta.adapt import InnerLoop, Learner
-from dsaml_jax.meta.diagnostics import compare
+from dsaml_jax.meta.adapt import InnerLoop, MetaParams
+from dsaml_jax.meta.diagnostics import similarity
 from dsaml_jax.meta.diagnostics.noise import Noise, gradient_noise
 from dsaml_jax.meta.diagnostics.path import inner_path
 from dsaml_jax.meta.engines import ENGINES, Engine
@@ -45,7 +45,7 @@ class Diagnosis(NamedTuple):
 def diagnose(
     problem: Problem,
     inner: InnerLoop,
-    learner: Learner,
+    meta_params: MetaParams,
     tasks: Task,
     keys: jax.Array,
     *,
@@ -59,7 +59,7 @@ def diagnose(
 
     def gradients(exact_steps: int | None) -> Any:
         def one(task, key):
-            return Unrolled(exact_steps, engine)(problem, inner, learner, task, key)[1].params
+            return Unrolled(exact_steps, engine)(problem, inner, meta_params, task, key)[1].params
 
         return jax.vmap(one)(tasks, keys)
 
@@ -69,17 +69,17 @@ def diagnose(
     )
 
     def along(task_and_key):
-        path = inner_path(problem, inner, learner, *task_and_key, iterations=iterations)
+        path = inner_path(problem, inner, meta_params, *task_and_key, iterations=iterations)
         last = jax.tree.map(lambda g: g[-1], path.gradients)
-        compared = jax.vmap(lambda g: (compare.cosines(g, last), compare.norms(g)))
-        cosine, norm = (each[compare.ALL] for each in compared(path.gradients))
+        compared = jax.vmap(lambda g: (similarity.cosines(g, last), similarity.norms(g)))
+        cosine, norm = (each[similarity.ALL] for each in compared(path.gradients))
         return path.query_loss, path.losses, cosine, norm / norm[-1], path.eigenvalues
 
     paths = jax.tree.map(lambda x: x.mean(0), jax.lax.map(along, (tasks, keys)))
     return Diagnosis(
-        compare.cosines(mean_first, mean_exact),
-        compare.second_order_share(mean_exact, mean_first),
-        compare.norms(mean_exact),
+        similarity.cosines(mean_first, mean_exact),
+        similarity.second_order_share(mean_exact, mean_first),
+        similarity.norms(mean_exact),
         gradient_noise(exact),
         *paths,
     )

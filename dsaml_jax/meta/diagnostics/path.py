@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dsaml_jax.meta.adapt import InnerLoop, Learner, inner_parts
+from dsaml_jax.meta.adapt import InnerLoop, MetaParams, inner_parts
 from dsaml_jax.meta.diagnostics.hessian import hessian_product, lanczos
 from dsaml_jax.meta.engines import ENGINES, exact_gradient
 from dsaml_jax.meta.problem import Problem, Task
@@ -16,7 +16,7 @@ from dsaml_jax.meta.subset import merge
 
 class InnerPath(NamedTuple):
     """Attributes:
-    losses: what is minimised, before each step, [K].
+    losses: what is minimized, before each step, [K].
     query_loss: after the last.
     gradients: of the query loss in the adapted weights, carried back through the inner loop to
       θ_0, ..., θ_K; a tree of [K + 1, ...]. The last is the first-order meta-gradient, the first
@@ -34,7 +34,7 @@ class InnerPath(NamedTuple):
 def inner_path(
     problem: Problem,
     inner: InnerLoop,
-    learner: Learner,
+    meta_params: MetaParams,
     task: Task,
     key: jax.Array,
     *,
@@ -42,10 +42,12 @@ def inner_path(
 ) -> InnerPath:
     """Follows one task there and back; K >= 1, `iterations` of Lanczos at every step.
 
-    Stores K + 1 copies of the adapted weights and of the optimiser's state.
+    Stores K + 1 copies of the adapted weights and of the optimizer's state.
     """
     inner_key, query_key = jax.random.split(key)
-    parts = inner_parts(problem.loss, inner, learner, task.support, inner_key, problem.prepare)
+    parts = inner_parts(
+        problem.loss, inner, meta_params, task.support, inner_key, problem.precompute
+    )
     step = parts.step_with(exact_gradient(parts.loss, ENGINES["reverse"]))
     steps = jnp.arange(inner.steps)
 

@@ -10,13 +10,13 @@ import optax
 from jax.scipy.sparse.linalg import cg
 
 from dsaml_jax.meta.adapt import (
-    PREPARE_STREAM,
+    PRECOMPUTE_STREAM,
     InnerLoop,
-    Learner,
+    MetaParams,
     adapt,
     squared_distance,
 )
-from dsaml_jax.meta.problem import Outcome, Problem, Task
+from dsaml_jax.meta.problem import Problem, Task, TaskResult
 from dsaml_jax.meta.subset import merge, partition
 
 
@@ -29,7 +29,7 @@ class Implicit:
     which is λ w in the adapted weights. It neither stores nor depends on the inner path: memory
     does not grow with K. φ* is what `inner` reaches in its K steps; w is found by conjugate
     gradients, which need ∇² L_support + λ I positive definite, so λ above the most negative
-    curvature. `Outcome.numbers` says how far either is from true:
+    curvature. `TaskResult.numbers` says how far either is from true:
       residual      |(H + λ I) w - v| / |v|
       stationarity  |∇_φ J| / |λ (φ - θ)|
 
@@ -45,11 +45,11 @@ class Implicit:
         self,
         problem: Problem,
         inner: InnerLoop,
-        learner: Learner,
+        meta_params: MetaParams,
         task: Task,
         key: jax.Array,
         progress: jax.Array | float = 1.0,
-    ) -> tuple[Outcome, Learner]:
+    ) -> tuple[TaskResult, MetaParams]:
         """The task's outcome and its meta-gradient; λ is `inner.proximal`."""
         del progress
         if not inner.proximal > 0 or inner.rates != "fixed":
@@ -58,10 +58,10 @@ class Implicit:
         adapted = adapt(
             problem.loss,
             inner,
-            learner,
+            meta_params,
             task.support,
             inner_key,
-            prepare=problem.prepare,
+            precompute=problem.precompute,
             exact_steps=0,
         )
         end, _ = partition(adapted.params, inner.adapt)
@@ -73,32 +73,34 @@ class Implicit:
         def objective(end, params):
             start, frozen = partition(params, inner.adapt)
             batch = task.support
-            if problem.prepare is not None:
-                prepare_key = jax.random.fold_in(inner_key, PREPARE_STREAM)
-                batch = problem.prepare(frozen, batch, prepare_key)
+            if problem.precompute is not None:
+                precompute_key = jax.random.fold_in(inner_key, PRECOMPUTE_STREAM)
+                batch = problem.precompute(frozen, batch, precompute_key)
             value = problem.loss(
                 merge(end, frozen), batch, jax.random.fold_in(inner_key, inner.steps)
             )
             return value + inner.proximal / 2 * squared_distance(end, start)
 
         (value, auxiliary), (v, direct) = jax.value_and_grad(query_loss, (0, 1), has_aux=True)(
-            end, learner.params
+            end, meta_params.params
         )
-        slope, curvature = jax.linearize(lambda end: jax.grad(objective)(end, learner.params), end)
+        slope, curvature = jax.linearize(
+            lambda end: jax.grad(objective)(end, meta_params.params), end
+        )
         w, _ = cg(curvature, v, tol=self.tolerance, maxiter=self.solver_steps)
 
         def along_w(params):
             return jax.jvp(lambda end: objective(end, params), (end,), (w,))[1]
 
-        gradient = jax.tree.map(jnp.subtract, direct, jax.grad(along_w)(learner.params))
-        start, _ = partition(learner.params, inner.adapt)
+        gradient = jax.tree.map(jnp.subtract, direct, jax.grad(along_w)(meta_params.params))
+        start, _ = partition(meta_params.params, inner.adapt)
         pull = inner.proximal * _norm(jax.tree.map(jnp.subtract, end, start))
         residual = _norm(jax.tree.map(jnp.subtract, curvature(w), v))
         numbers = {
             "residual": _ratio(residual, _norm(v)),
             "stationarity": _ratio(_norm(slope), pull),
         }
-        return Outcome(value, adapted.losses, auxiliary, numbers), Learner(gradient, {})
+        return TaskResult(value, adapted.losses, auxiliary, numbers), MetaParams(gradient, {})
 
 
 def _norm(tree) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Reptile: towards the adapted weights (Nichol, Achiam & Schulman 2018)."""
+"""Reptile: toward the adapted weights (Nichol, Achiam & Schulman 2018)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import dataclasses
 
 import jax
 
-from dsaml_jax.meta.adapt import InnerLoop, Learner, adapt
-from dsaml_jax.meta.problem import Outcome, Problem, Task
+from dsaml_jax.meta.adapt import InnerLoop, MetaParams, adapt
+from dsaml_jax.meta.problem import Problem, Task, TaskResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,24 +22,24 @@ class Reptile:
         self,
         problem: Problem,
         inner: InnerLoop,
-        learner: Learner,
+        meta_params: MetaParams,
         task: Task,
         key: jax.Array,
         progress: jax.Array | float = 1.0,
-    ) -> tuple[Outcome, Learner]:
+    ) -> tuple[TaskResult, MetaParams]:
         """The task's outcome and its meta-gradient."""
         del progress
         inner_key, query_key = jax.random.split(key)
         adapted = adapt(
             problem.loss,
             inner,
-            learner,
+            meta_params,
             task.support,
             inner_key,
-            prepare=problem.prepare,
+            precompute=problem.precompute,
             exact_steps=0,
         )
         value, auxiliary = problem.query_loss(adapted.params, task.query, query_key)
-        gradient = jax.tree.map(lambda start, end: start - end, learner.params, adapted.params)
-        rates = jax.tree.map(jax.numpy.zeros_like, learner.rates)
-        return Outcome(value, adapted.losses, auxiliary, {}), Learner(gradient, rates)
+        gradient = jax.tree.map(lambda start, end: start - end, meta_params.params, adapted.params)
+        rates = jax.tree.map(jax.numpy.zeros_like, meta_params.rates)
+        return TaskResult(value, adapted.losses, auxiliary, {}), MetaParams(gradient, rates)

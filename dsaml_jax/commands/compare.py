@@ -1,0 +1,188 @@
+"""Which meta-gradient to use: the same experiment with every variant of the inner loop, over seeds.
+
+Every (variant, seed) is a run of its own, in `runs/VARIANT_SEED`; a comparison that was stopped
+goes on with those that are left. The population model of a seed is trained once.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from dsaml_jax.commands.study import REPEATS, mean_gradient
+from dsaml_jax.commands.train import run
+from dsaml_jax.commands.workdir import lock_workdir
+from dsaml_jax.config.experiment import Experiment
+from dsaml_jax.data.loading import load_corpora
+from dsaml_jax.errors import UserError
+from dsaml_jax.evaluation.eval_set import Weights
+from dsaml_jax.meta.diagnostics import Cost, measure
+from dsaml_jax.reports import comparison as comparison_report
+from dsaml_jax.runtime.files import PARTIAL, write_json, write_text
+from dsaml_jax.training.diagnosis import check_study, study_key
+from dsaml_jax.training.stages import check_inner, initial_meta_state
+
+LOG = logging.getLogger(__name__)
+
+
+class RunResult(NamedTuple):
+    """One run.
+
+    Attributes:
+      ccc: of the adapted model on test, (mean, low, high), 95 % bootstrap over annotators.
+      gain: the same of adapted minus population.
+      chosen: meta-step whose weights were best on validation; 0 are those before meta-training.
+      cosine: {meta-step: cosine of first order to exact} during training.
+    """
+
+    ccc: tuple[float, float, float]
+    gain: tuple[float, float, float]
+    chosen: int
+    cosine: dict[int, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Attributes:
+    results: {variant: {seed: trial}}.
+    costs: {inner steps: {variant: cost of one meta-gradient}}.
+    """
+
+    results: dict[str, dict[int, RunResult]]
+    costs: dict[int, dict[str, Cost]]
+
+
+def variants(experiment: Experiment) -> dict[str, Experiment]:
+    """The experiment with each variant of its inner loop.
+
+    Raises:
+      UserError: there are none, a variant contradicts itself, or an unknown field is changed.
+    """
+    named = experiment.comparison.variants
+    if not named:
+        raise UserError(
+            "config.comparison.variants is empty; start from configs/study_meta_gradients.py."
+        )
+    made = {}
+    for name, changes in named.items():
+        try:
+            inner = dataclasses.replace(experiment.inner, **changes)
+        except (TypeError, UserError) as error:
+            raise UserError(f"config.comparison.variants.{name}: {error}") from error
+        made[name] = dataclasses.replace(experiment, inner=inner)
+        check_study(made[name])
+        check_inner(made[name])
+    return made
+
+
+def compare(experiment: Experiment, workdir: Path) -> str:
+    """Runs what is left to run; writes `comparison.md`, `.csv` and `.png`; returns the Markdown.
+
+    They are written after every run, of what there is by then.
+    """
+    every = variants(experiment)
+    results: dict[str, dict[int, RunResult]] = {}
+    for seed in experiment.comparison.seeds:
+        for name, variant in every.items():
+            folder = workdir / "runs" / f"{name}_{seed}"
+            _train(dataclasses.replace(variant, seed=seed), folder, workdir, seed)
+            results.setdefault(name, {})[seed] = _read(folder)
+            _write(experiment, Comparison(results, {}), workdir)
+            LOG.info("%s, seed %d: adapted CCC %.3f", name, seed, results[name][seed].ccc[0])
+    return _write(experiment, Comparison(results, _costs(experiment, every, workdir)), workdir)
+
+
+def _write(experiment: Experiment, compared: Comparison, workdir: Path) -> str:
+    text = comparison_report.to_markdown(experiment, compared)
+    write_text(workdir / "comparison.md", text)
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows(comparison_report.to_rows(compared))
+    write_text(workdir / "comparison.csv", table.getvalue())
+    comparison_report.figure(workdir / "comparison.png", compared)
+    return text
+
+
+def _train(variant: Experiment, folder: Path, workdir: Path, seed: int) -> None:
+    """Trains and evaluates, unless that is done; a seed's population model is taken over."""
+    if (folder / "results.json").exists():
+        return
+    with lock_workdir(folder, variant, fresh=True):
+        ours, shared = folder / "checkpoints" / "population", workdir / "population" / str(seed)
+        if shared.exists() and not ours.exists():
+            _copy(shared, ours)
+        run(variant, folder, "train")
+        if not shared.exists():
+            _copy(ours, shared)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a folder, whole or not at all."""
+    partial = target.with_name(target.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    partial.rename(target)
+
+
+def _read(folder: Path) -> RunResult:
+    results = json.loads((folder / "results.json").read_text())
+
+    def interval(table: str, row: str) -> tuple[float, float, float]:
+        found = results[table][row]["ccc"]
+        return found["mean"], found["low"], found["high"]
+
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if line.get("stage") == "meta"]
+    selection = {
+        line["step"]: line["validation/selection"]
+        for line in lines
+        if "validation/selection" in line
+    }
+    cosine = {
+        line["step"]: line["diagnostics/cosine/all"]
+        for line in lines
+        if "diagnostics/cosine/all" in line
+    }
+    return RunResult(
+        ccc=interval("intervals", "adapted"),
+        gain=interval("differences", "population"),
+        chosen=max(selection, key=selection.__getitem__),
+        cosine=cosine,
+    )
+
+
+def _costs(
+    experiment: Experiment, every: dict[str, Experiment], workdir: Path
+) -> dict[int, dict[str, Cost]]:
+    """Of one meta-batch's gradient at fresh weights, for each number of inner steps.
+
+    A variant that needs more inner steps is left out. Kept in `costs.json`, number by number.
+    """
+    file = workdir / "costs.json"
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    wanted = experiment.comparison.cost_steps
+    left = [steps for steps in wanted if str(steps) not in kept]
+    tables = load_corpora(experiment)["train"].tables if left else None
+    for steps in left:
+        functions, arguments = {}, {}
+        for name, variant in every.items():
+            try:
+                inner = dataclasses.replace(variant.inner, steps=steps)
+            except UserError:
+                continue
+            changed = dataclasses.replace(variant, inner=inner)
+            state = initial_meta_state(changed)
+            weights = Weights(state.params, state.batch_stats, state.rates)
+            functions[name], arguments[name] = mean_gradient(
+                changed, inner.build_estimator(), tables, weights, study_key(experiment)
+            )
+        measured = measure(functions, arguments, REPEATS)
+        kept[str(steps)] = {name: each.cost._asdict() for name, each in measured.items()}
+        write_json(file, kept)
+        LOG.info("cost at %d inner steps measured", steps)
+    return {k: {name: Cost(**cost) for name, cost in kept[str(k)].items()} for k in wanted}

@@ -1,0 +1,1 @@
+"""The experiment as a user writes it, checked and frozen."""

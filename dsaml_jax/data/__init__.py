@@ -1,0 +1,1 @@
+"""Songs and ratings in memory, and annotator tasks drawn from them."""

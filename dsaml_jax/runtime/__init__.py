@@ -1,0 +1,1 @@
+"""Files, processes, signals, the compilation cache, and the cost of compiled programs."""

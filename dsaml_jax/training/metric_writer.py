@@ -1,0 +1,84 @@
+"""Metrics as they come: one JSON object a line, and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
+
+from dsaml_jax.runtime.files import cannot_write
+
+FLUSH_S = 60
+"""Seconds after which TensorBoard sees what is new."""
+
+
+class MetricWriter:
+    """Writes `metrics.jsonl` and `tensorboard/` in a workdir; a context manager.
+
+    Events are written here and not by tensorboardX's thread: that thread dies on a full disk, and
+    whoever goes on writing then waits for it for ever.
+
+    Raises:
+      UserError: (from every method) they cannot be written.
+    """
+
+    def __init__(self, workdir: Path):
+        self._path = workdir / "metrics.jsonl"
+        events = workdir / "tensorboard"
+        try:
+            self._file = self._path.open("ab")
+            _cut_torn_line(self._path)
+            events.mkdir(exist_ok=True)
+            self._events = EventsWriter(str(events / "events"), f".{os.getpid()}")
+            self._flushed = time.monotonic()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def write(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        """Appends {"stage", "step", ...values} and the same numbers as TensorBoard scalars."""
+        line = json.dumps({"stage": stage, "step": step, **values}) + "\n"
+        try:
+            self._file.write(line.encode())
+            self._file.flush()
+            for name, value in values.items():
+                summary = scalar(f"{stage}/{name}", value)
+                self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            if time.monotonic() - self._flushed > FLUSH_S:
+                self._events.flush()
+                self._flushed = time.monotonic()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def read(self, stage: str) -> list[dict[str, Any]]:
+        """What has been written of a stage; of a step that was run twice, the later."""
+        merged: dict[int, dict[str, Any]] = {}
+        for line in self._path.read_text().splitlines():
+            row = json.loads(line)
+            if row["stage"] == stage:
+                merged.setdefault(row["step"], {}).update(row)
+        return [merged[step] for step in sorted(merged)]
+
+    def __enter__(self) -> MetricWriter:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        try:
+            self._file.close()
+            self._events.close()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Cuts off a last line that was not written to its end: its step is run again."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)

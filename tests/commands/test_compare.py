@@ -1,0 +1,83 @@
+"""Comparing meta-gradients over seeds: a tiny comparison end to end, and what its report says."""
+
+import csv
+import json
+
+import pytest
+
+from dsaml_jax.commands.compare import Comparison, RunResult, compare, variants
+from dsaml_jax.commands.workdir import write_json
+from dsaml_jax.config.experiment import experiment_from_config
+from dsaml_jax.errors import UserError
+from dsaml_jax.meta.diagnostics import Cost
+from dsaml_jax.reports import comparison as comparison_report
+from tests import tiny
+
+FIXED = {"rates": "fixed", "rates_learning_rate": 0.0}
+
+
+def experiment(folder, named, **changes):
+    config = tiny.get_config()
+    config.data.prepared = str(folder)
+    config.diagnostics.every = 0
+    config.comparison = dict(variants=named, seeds=(0, 1), cost_steps=())
+    config.update_from_flattened_dict(changes)
+    return experiment_from_config(config.to_dict())
+
+
+def test_a_comparison_runs_every_variant_and_goes_on_where_it_stopped(tmp_path):
+    workdir = tmp_path / "comparison"
+    workdir.mkdir()
+    one = {"reptile": {"estimator": "reptile", **FIXED}}
+    small = {"population.steps": 2, "meta.steps": 2}
+    small["comparison.cost_steps"] = (1, 4)
+    # What was measured before the comparison was stopped is not measured again.
+    measured = {"reptile": {"temp_bytes": 3 * 2**20, "seconds": 0.125}}
+    write_json(workdir / "costs.json", {"4": measured})
+    text = compare(experiment(tmp_path / "data", one, **small), workdir)
+    assert json.loads((workdir / "costs.json").read_text())["4"] == measured
+    assert "| K = 1 | K = 4 |" in text and "0.125 / 3 |" in text
+    assert "2 of 2 runs" in text and (workdir / "comparison.md").read_text() == text
+    assert (workdir / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.DictReader((workdir / "comparison.csv").open()))
+    for seed in ("0", "1"):
+        results = json.loads((workdir / "runs" / f"reptile_{seed}" / "results.json").read_text())
+        (row,) = (r for r in rows if r["seed"] == seed and r["quantity"] == "adapted_ccc")
+        assert float(row["value"]) == results["rows"]["adapted"]["ccc"]
+        assert (workdir / "population" / seed).is_dir()
+    before = (workdir / "runs" / "reptile_0" / "results.json").stat().st_mtime_ns
+    assert compare(experiment(tmp_path / "data", one, **small), workdir) == text
+    assert (workdir / "runs" / "reptile_0" / "results.json").stat().st_mtime_ns == before
+
+
+def test_contradictory_variants_are_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match=r"variants is empty"):
+        variants(experiment(tmp_path, {}))
+    with pytest.raises(UserError, match=r"variants\.mine: .* no gradient for learned inner rates"):
+        variants(experiment(tmp_path, {"mine": {"estimator": "reptile"}}))
+    with pytest.raises(UserError, match=r"variants\.mine: .*'stpes'"):
+        variants(experiment(tmp_path, {"mine": {"stpes": 3}}))
+
+
+def test_advice_says_what_the_numbers_support():
+    def run_result(ccc, gain):
+        return {
+            0: RunResult((ccc, ccc - 0.02, ccc + 0.02), (gain, gain - 0.01, gain + 0.01), 50, {})
+        }
+
+    results = {
+        "exact": run_result(0.30, 0.05),
+        "first": run_result(0.29, 0.005),
+        "reptile": run_result(0.20, -0.05),
+    }
+    cost = {4: {"exact": Cost(400, 2.0), "first": Cost(100, 1.0), "reptile": Cost(50, 0.5)}}
+    said = " ".join(comparison_report.advice(Comparison(results, cost)))
+    assert "Highest adapted CCC: exact (0.300)" in said
+    assert "Not told apart from it by these annotators: first." in said
+    assert "interval above 0: exact." in said
+    assert "first is the fastest and first needs the least memory" in said
+    assert "do not tell meta-gradients apart" not in said
+    results["first"] = {0: results["first"][0]._replace(chosen=0)}
+    said = " ".join(comparison_report.advice(Comparison(results, cost)))
+    assert "rows do not tell meta-gradients apart: first." in said
+    assert "exact is the fastest and exact needs the least memory" in said

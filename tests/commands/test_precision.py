@@ -1,0 +1,78 @@
+"""bfloat16 is for computing: weights, inner updates, statistics, losses and sums stay float32."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsaml_jax.config.experiment import TaskConfig
+from dsaml_jax.data.tasks import Draw
+from dsaml_jax.meta import adapt
+from dsaml_jax.model.objective import dsaml_problem
+from dsaml_jax.training.state import initial_state
+from dsaml_jax.training.step import draw_step, make_meta_step, task_of
+from tests.device_runs import EMBEDDING, IMAGE, OUTER, inner_of, model_of, random_tables
+
+KEY = jax.random.key(3)
+TASKS = TaskConfig(meta_batch=2, support=1, query=2, tasks_per_device=0)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """{dtype of computing: a meta-step and an inner loop of the same model on the same tasks}."""
+    made = {}
+    tables = jax.tree.map(jnp.asarray, random_tables("float32"))
+    for dtype in ("float32", "bfloat16"):
+        model = dataclasses.replace(model_of("float32"), dtype=dtype, dropout=0.0)
+        inner = dataclasses.replace(inner_of("second_order"), rates="fixed")
+        start = initial_state(model, inner.loop(), OUTER, KEY, IMAGE, EMBEDDING)
+        draw, _ = draw_step(TASKS, tables, KEY, 0)
+        task = task_of(Draw(*(x[0] for x in draw)), tables, start.batch_stats)
+        loss = dsaml_problem(model, train=True).loss
+        adapted = adapt(loss, inner.loop(), start.meta_params, task.support, KEY)
+        step = make_meta_step(model, TASKS, inner, OUTER, 1)
+        text = step.lower(start, tables, KEY).as_text()
+        before = jax.tree.map(np.asarray, start)
+        after, metrics = step(start, tables, KEY)
+        made[dtype] = {
+            "adapted": adapted,
+            "before": before,
+            "after": after,
+            "loss": float(metrics.scalars["loss"]),
+            "scalars": metrics.scalars,
+            "products": {"bf16" in line for line in text.splitlines() if "dot_general" in line},
+        }
+    return made
+
+
+def test_what_is_kept_stays_float32(found):
+    half = found["bfloat16"]
+    assert True in half["products"] and found["float32"]["products"] == {False}
+    for part in ("adapted", "after", "scalars"):
+        dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(half[part])}
+        assert dtypes <= {"float32", "int32"}, part
+
+
+def test_bfloat16_computes_nearly_the_same(found):
+    full, half = found["float32"], found["bfloat16"]
+    assert half["loss"] != full["loss"]
+    assert abs(half["loss"] - full["loss"]) < 0.02
+    # The adapted weights differ by roundings of the updates, not of the weights.
+    moves = [
+        np.concatenate(
+            [
+                np.ravel(np.asarray(a) - b)
+                for a, b in zip(
+                    jax.tree.leaves(run["adapted"].params),
+                    jax.tree.leaves(run["before"].params),
+                    strict=True,
+                )
+            ]
+        )
+        for run in (full, half)
+    ]
+    assert np.linalg.norm(moves[1] - moves[0]) < 0.25 * np.linalg.norm(moves[0])
+    cosine = moves[0] @ moves[1] / np.prod([np.linalg.norm(move) for move in moves])
+    assert cosine > 0.99

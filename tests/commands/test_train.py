@@ -1,0 +1,316 @@
+"""End to end: a tiny run, its files, going on after a stop, and what the command line refuses."""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsaml_jax.commands.study import study_checkpoint
+from dsaml_jax.commands.train import run
+from dsaml_jax.commands.workdir import open_workdir
+from dsaml_jax.config.experiment import experiment_from_config
+from dsaml_jax.data.loading import load_corpora
+from dsaml_jax.errors import UserError
+from dsaml_jax.evaluation.methods import METHOD_ORDER
+from dsaml_jax.preparation.songs import prepared_songs
+from dsaml_jax.training.stages import initial_meta_state, restore, train
+from dsaml_jax.training.step import make_meta_step
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("prepared"))
+
+
+def experiment(prepared, **changes):
+    config = tiny.get_config()
+    config.data.prepared = prepared
+    config.update_from_flattened_dict(changes)
+    return experiment_from_config(config.to_dict())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, prepared):
+    """A workdir in which a tiny run has ended, and its results."""
+    tiny_experiment = experiment(prepared)
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    workdir = open_workdir(folder, tiny_experiment, fresh=True)
+    return workdir, run(tiny_experiment, workdir, "train")["cross_song"]
+
+
+def test_a_new_song_can_be_scaled_as_those_trained_on(finished, prepared):
+    tiny_experiment = experiment(prepared)
+    songs = load_corpora(tiny_experiment)["train"]
+    computed = prepared_songs(tiny_experiment).features[songs.song_ids[1]].embeddings[0]
+    with np.load(finished[0] / "embedding_scaling.npz") as scaling:
+        scaled = (computed - scaling["mean"]) / scaling["deviation"]
+    np.testing.assert_allclose(scaled, songs.tables.embedding[1], atol=1e-6)
+    assert np.ptp(scaled) > 0.1
+
+
+def test_results_have_every_row_and_no_nan(finished):
+    workdir, _ = finished
+    results = json.loads((workdir / "results.json").read_text())
+    assert set(results["rows"]) == set(METHOD_ORDER)
+    metrics = {f"{m}{d}" for m in ("ccc", "pcc", "rmse") for d in ("", "_arousal", "_valence")}
+    for row, values in results["rows"].items():
+        assert set(values) == metrics
+        assert all(math.isfinite(value) for value in values.values()), row
+    assert set(results["differences"]) == set(METHOD_ORDER) - {"adapted"}
+    for name, difference in results["differences"].items():
+        for metric, interval in difference.items():
+            assert set(interval) == {"mean", "low", "high"}
+            expected = results["rows"]["adapted"][metric] - results["rows"][name][metric]
+            assert interval["mean"] == pytest.approx(expected, abs=1e-9)
+            assert interval["low"] <= interval["mean"] <= interval["high"]
+    assert results["rows"]["constant"]["ccc"] == pytest.approx(0, abs=1e-6)
+    assert results["control"]["episodes"] >= 3
+
+
+def test_workdir_tells_what_was_run(finished):
+    workdir, results = finished
+    assert json.loads((workdir / "config.json").read_text())["model"]["dim"] == 8
+    assert json.loads((workdir / "versions.json").read_text())["jax"] == jax.__version__
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for stage in ("population", "meta"):
+        steps = [x["step"] for x in lines if x["stage"] == stage and "train/loss" in x]
+        assert steps == [1, 2, 3, 4]
+        validated = [
+            x["step"] for x in lines if x["stage"] == stage and "validation/selection" in x
+        ]
+        assert validated == [0, 2, 4]
+    for name in ("listeners", "learning_population", "learning_meta", "inner_loop"):
+        assert (workdir / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert list((workdir / "tensorboard").glob("events.*"))
+    assert results.to_markdown(METHOD_ORDER) in (workdir / "results.md").read_text()
+
+
+def test_evaluation_again_gives_the_same_results(finished, prepared):
+    workdir, results = finished
+    before = (workdir / "results.json").read_text()
+    again = run(experiment(prepared), workdir, "evaluate")["cross_song"]
+    assert again.to_json() == results.to_json()
+    assert (workdir / "results.json").read_text() == before
+
+
+def test_meta_gradients_are_diagnosed_during_training(finished):
+    workdir, _ = finished
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    diagnosed = [line for line in lines if "diagnostics/cosine/all" in line]
+    assert [(line["stage"], line["step"]) for line in diagnosed] == [
+        ("meta", 0),
+        ("meta", 2),
+        ("meta", 4),
+    ]
+    for line in diagnosed:
+        assert -1 <= line["diagnostics/cosine/predictor"] < 1
+        assert line["diagnostics/share/all"] > 0
+        assert line["diagnostics/eigenvalue_max/1"] > line["diagnostics/eigenvalue_min/1"]
+        assert line["diagnostics/noise/spread"] > 0
+
+
+def test_a_checkpoint_is_studied(finished, prepared):
+    workdir, _ = finished
+    text = study_checkpoint(experiment(prepared), workdir)
+    written = json.loads((workdir / "study.json").read_text())
+    assert (workdir / "study.md").read_text() == text
+    assert (workdir / "figures" / "study.png").read_bytes().startswith(b"\x89PNG")
+    cosines = {name: e["cosine"]["all"] for name, e in written["estimators"].items()}
+    for engine in ("reverse", "remat", "mixed"):
+        assert cosines.pop(f"exact, {engine}") == pytest.approx(1, abs=1e-6)
+    assert set(cosines) == {"first order", "truncated, 1 step"}
+    assert all(cosine < 1 - 1e-9 for cosine in cosines.values())
+    assert all(e["cost"]["temp_bytes"] > 0 for e in written["estimators"].values())
+    with pytest.raises(UserError, match=r"tasks\.meta_batch is 1"):
+        study_checkpoint(experiment(prepared, **{"tasks.meta_batch": 1}), workdir)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(finished, prepared, tmp_path, monkeypatch):
+    """Stopped in the second stage after step 2, and started again: as if never stopped."""
+    from dsaml_jax.training import loop
+
+    whole = experiment(prepared)
+    workdir = open_workdir(tmp_path / "run", whole, fresh=True)
+    fetch, seen = loop._shown, []
+
+    def stop_after_three(metrics, bar):
+        values = fetch(metrics, bar)
+        seen.append("train/support_loss_first" in values)
+        if sum(seen) == 3:
+            raise KeyboardInterrupt
+        return values
+
+    monkeypatch.setattr(loop, "_shown", stop_after_three)
+    with pytest.raises(KeyboardInterrupt):
+        run(whole, workdir, "train")
+    monkeypatch.setattr(loop, "_shown", fetch)
+    run(whole, workdir, "train")
+    theirs, ours = restore(whole, finished[0]), restore(whole, workdir)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        (theirs.population, theirs.meta),
+        (ours.population, ours.meta),
+    )
+
+
+def test_another_experiments_workdir_is_refused_and_untouched(finished, prepared):
+    workdir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    other = experiment(prepared, **{"inner.steps": 7, "model.dropout": 0.25})
+    with pytest.raises(UserError, match=r"inner\.steps was 2, is 7; model\.dropout .*--workdir"):
+        open_workdir(workdir, other, fresh=True)
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+
+def test_folders_that_hold_no_run_are_refused(tmp_path, prepared):
+    tiny_experiment = experiment(prepared)
+    with pytest.raises(UserError, match="train one"):
+        open_workdir(tmp_path / "new", tiny_experiment, fresh=False)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="holds no run"):
+        open_workdir(tmp_path, tiny_experiment, fresh=True)
+    with pytest.raises(UserError, match="holds no run"):
+        open_workdir(tmp_path / "thesis.tex", tiny_experiment, fresh=True)
+
+
+def test_adapting_weights_that_there_are_not_is_refused_before_data_are_prepared(tmp_path):
+    nothing = experiment(str(tmp_path / "prepared"), **{"inner.adapt": "predictor, transformr"})
+    workdir = open_workdir(tmp_path / "run", nothing, fresh=True)
+    with pytest.raises(UserError, match=r"inner\.adapt: .*'transformr' .*'transformer'"):
+        run(nothing, workdir, "train")
+    assert not (tmp_path / "prepared").exists()
+
+
+FIXED = {"inner.rates": "fixed", "inner.rates_learning_rate": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"inner.rates": "per_tenser"}, "did you mean 'per_tensor'"),
+        ({"inner.rates": "fixed"}, "choose what is learned"),
+        ({"inner.multi_step": 2.0}, "share of training"),
+        ({"inner.adapt": " , "}, "expected all, head"),
+        ({"inner.engine": "backward"}, "expected one of reverse, remat, mixed"),
+        (
+            {"inner.estimator": "truncated", "inner.last_steps": 3},
+            "1 to inner.steps = 2",
+        ),
+        ({"inner.last_steps": 1}, "choose 'truncated'"),
+        ({"inner.estimator": "annealed"}, "between 0"),
+        ({"inner.switch": 0.5}, "choose 'annealed'"),
+        ({"inner.estimator": "first_order", "inner.chunk": 2}, "stores no inner steps"),
+        (
+            {"inner.estimator": "implicit", "inner.proximal": 1.0},
+            "no gradient for learned",
+        ),
+        ({"inner.estimator": "implicit", **FIXED}, "inner.proximal is 0"),
+        ({"inner.estimator": "reptile", **FIXED, "inner.multi_step": 0.5}, "no query loss"),
+    ],
+)
+def test_contradictions_of_the_inner_loop_are_one_sentence(changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        experiment("nowhere", **changes)
+
+
+def test_a_poisoned_song_skips_the_steps_that_draw_it_and_ends_the_run(prepared, tmp_path, caplog):
+    """NaN in one song's sound: skipped and told with the annotators, once too often for the run."""
+    once = experiment(prepared, **{"population.skip_at_most": 1})
+    corpora = load_corpora(once)
+    tables = corpora["train"].tables
+    poisoned = tables._replace(log_mel=tables.log_mel.at[3, 5, 0, 0].set(jnp.nan))
+    spoilt = corpora | {"train": dataclasses.replace(corpora["train"], tables=poisoned)}
+    sentence = (
+        r"population: Step \d: the .* of task \d .*\(annotator \w+.*\) is not finite, "
+        r"first in .*"
+    )
+    over = r"population\.skip_at_most = 1; the checkpoints before are kept\.$"
+    with pytest.raises(UserError, match=f"^{sentence}{over}"):
+        train(once, spoilt, open_workdir(tmp_path / "run", once, fresh=True))
+    assert re.search(rf"{sentence}The meta-step is skipped \(1 so far\)", caplog.text)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    counts = [line["train/skipped"] for line in lines if "train/skipped" in line]
+    assert counts == sorted(counts) and counts[-1] == 2
+
+
+def test_a_skipped_meta_step_moves_nothing_and_another_only_as_it_should(prepared):
+    tiny_experiment = experiment(prepared)
+    tables = load_corpora(tiny_experiment)["train"].tables
+    start = initial_meta_state(tiny_experiment)
+    stage = tiny_experiment.meta
+    step = make_meta_step(
+        tiny_experiment.model,
+        tiny_experiment.tasks,
+        tiny_experiment.inner,
+        stage.build_optimizer(tiny_experiment.inner),
+        stage.steps,
+    )
+    same = functools.partial(jax.tree.map, np.testing.assert_array_equal)
+    before = jax.device_get(start)
+    bad, metrics = step(start, tables._replace(log_mel=tables.log_mel * jnp.nan), KEY)
+    same(bad, before._replace(step=1, skipped=1))
+    assert not np.isfinite(metrics.scalars["loss"])
+    # The next one draws what it would have drawn, from the weights of before.
+    fresh = jax.tree.map(jnp.asarray, before._replace(step=jnp.ones((), jnp.int32)))
+    theirs, _ = step(fresh, tables, KEY)
+    ours, metrics = step(bad, tables, KEY)
+    same(ours, theirs._replace(skipped=1))
+    assert int(metrics.scalars["skipped"]) == 1
+    moved = jax.tree.map(lambda x, y: np.any(x != y), ours.params, before.params)
+    assert any(jax.tree.leaves(moved))
+
+
+def test_support_that_leaves_nothing_to_test_is_refused(tmp_path, prepared):
+    greedy = experiment(prepared, **{"tasks.support": 3})
+    workdir = open_workdir(tmp_path / "run", greedy, fresh=True)
+    with pytest.raises(UserError, match=r"tasks\.support = 3"):
+        run(greedy, workdir, "train")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "--config is missing"),
+        (["--config=configs/nope.py"], "there is no file configs/nope.py"),
+        (["--config=configs/demo.py", "--config.inner.stesp=3"], "did you mean 'steps'?"),
+        (["--config=configs/demo.py", "--config.inner.steps=many"], "--config.inner.steps=many"),
+        (["--config=configs/demo.py", "--workdri=x"], "Did you mean: workdir"),
+        (["--config=configs/demo.py", "--mode=tain"], "train|evaluate|study"),
+        (["--config=configs/demo.py", "--config.model.normalization=bach"], "'batch'"),
+        (["--config=configs/demo.py", "--config.inner.optimizer.name=sdg"], "did you mean 'sgd'?"),
+        (["--config=configs/demo.py", "--mode=evaluate"], "train one with --mode=train"),
+    ],
+)
+def test_command_line_mistakes_are_one_sentence(tmp_path, arguments, sentence):
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "launch.py",
+            *arguments,
+            *([f"--workdir={tmp_path / 'run'}"] if arguments else []),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 1
+    assert sentence in ran.stderr
+    assert ran.stderr.count("\n") == 1 and "Traceback" not in ran.stderr
+    assert not (tmp_path / "run").exists()

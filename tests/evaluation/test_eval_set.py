@@ -1,0 +1,238 @@
+"""Trials: whole songs from windows, both protocols, and the ceiling of disagreement."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from dsaml_jax.audio.features import SongFeatures
+from dsaml_jax.config.experiment import experiment_from_config
+from dsaml_jax.data.corpus import build_corpus
+from dsaml_jax.data.tasks import fixed_episodes, same_song_episodes
+from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
+from dsaml_jax.errors import UserError
+from dsaml_jax.evaluation import eval_set as eval_set_module
+from dsaml_jax.evaluation.consensus import consensus_curves
+from dsaml_jax.evaluation.eval_set import (
+    EvalSet,
+    Weights,
+    make_eval_set,
+    make_predictor,
+    predict_windows,
+)
+from dsaml_jax.evaluation.methods import support_error
+from dsaml_jax.evaluation.sequences import episode_sequences, song_sequences
+from dsaml_jax.evaluation.splicing import predict_song
+from dsaml_jax.evaluation.windows import episode_windows, splice_windows, window_inputs, window_plan
+from dsaml_jax.model import initialize
+from tests import tiny
+
+S, HOPS = 12, (5, 1)
+LENGTHS = (31, 12, 24, 40)
+WIDTH = 4
+
+
+def curve(rng, length):
+    return np.cumsum(rng.normal(0, 0.1, (length, 2)), axis=0).astype(np.float32)
+
+
+def songs_and_features(image=(3, 2)):
+    """Four songs of different lengths, rated by three people for as long or less."""
+    rng = np.random.default_rng(0)
+    songs, features = [], []
+    for i, length in enumerate(LENGTHS):
+        ratings = [
+            Rating(name, curve(rng, max(S - 2, length - cut)))
+            for name, cut in (("a", 0), ("b", 3), ("c", 9))
+        ]
+        ratings.append(Rating(EVERYONE, curve(rng, length)))
+        songs.append(Song(f"song {i}", 60.0, 0.0, tuple(ratings)))
+        starts = np.unique([*range(0, length - S, 5), length - S])
+        features.append(
+            SongFeatures(
+                rng.normal(size=(length, *image)).astype(np.float32),
+                rng.normal(size=(len(starts), WIDTH)).astype(np.float32),
+                starts,
+            )
+        )
+    return songs, features
+
+
+def corpus_of(whole_songs=True, labels="personal", **changes):
+    songs, features = songs_and_features(**changes)
+    return build_corpus(
+        songs,
+        features,
+        segments=S,
+        min_songs=2,
+        source="here",
+        labels=labels,
+        whole_songs=whole_songs,
+    )
+
+
+def trial_of(corpus, sequences, episodes=None):
+    return EvalSet(
+        corpus, episodes, sequences, window_inputs(corpus), window_plan(corpus, sequences, HOPS)
+    )
+
+
+def listen(log_mel, embedding):
+    """Stands for a model: what it says of a segment depends on the segment and on the window."""
+    each = np.stack([log_mel.mean((-2, -1)), log_mel.max((-2, -1))], -1)
+    return each * np.arange(1, S + 1)[:, None] + embedding[..., :1, None]
+
+
+def test_whole_songs_are_read_as_predict_song_reads_them():
+    corpus = corpus_of()
+    eval_set = trial_of(corpus, song_sequences(corpus))
+    log_mel, embedding = eval_set.clips(np.arange(len(eval_set.plan.at)))
+    curves = splice_windows(listen(np.asarray(log_mel), np.asarray(embedding)), eval_set.plan)
+    assert curves.shape == (12, max(LENGTHS), 2)
+    for m, song in enumerate(eval_set.sequences.song):
+        features = corpus.features[song]
+        length = len(features.log_mel)
+
+        def window(log_mel, embedding):
+            return listen(log_mel, embedding[:, 0])
+
+        # predict_song takes an embedding a segment: that of the embedded window nearest to it.
+        nearest = np.abs(features.starts[:, None] - np.arange(length)).argmin(0)
+        whole = predict_song(
+            window, features.log_mel, features.embeddings[nearest], window=S, hops=HOPS
+        )
+        np.testing.assert_allclose(curves[m, :length], whole, rtol=1e-5, atol=1e-5)
+
+
+def test_first_clips_are_one_window_each():
+    corpus = corpus_of(whole_songs=False)
+    eval_set = trial_of(corpus, song_sequences(corpus))
+    assert eval_set.plan.at.tolist() == [0, S, 2 * S, 3 * S]
+    assert eval_set.sequences.curve.shape == (12, S, 2)
+    np.testing.assert_array_equal(eval_set.plan.position[0, :, 0], np.arange(S))
+    np.testing.assert_array_equal(eval_set.sequences.curve, corpus.tables.curve)
+    # Ratings that end before the clip does are not valid there.
+    assert eval_set.sequences.valid.sum(1).min() == S - 2
+
+
+def test_the_same_song_protocol_tests_the_rest_of_the_song_alone():
+    corpus = corpus_of()
+    episodes = same_song_episodes(corpus, seed=0)
+    # Rated over two clips or more: all of the first and last song, of the third by one person.
+    rated = [corpus.valid[r].sum() for r in episodes.support[:, 0]]
+    assert sorted(rated) == [24, 28, 31, 31, 37, 40]
+    np.testing.assert_array_equal(episodes.support, episodes.query)
+    owner = np.asarray(corpus.tables.annotator_of)
+    assert (owner[episodes.control[:, 0]] != episodes.annotator).all()
+    assert episodes.same_songs.all()
+    sequences = episode_sequences(corpus, episodes, first=S)
+    for m, rating in enumerate(sequences.rating):
+        length = int(sequences.valid[m].sum())
+        np.testing.assert_array_equal(
+            sequences.curve[m, :length], corpus.curve[rating, S : S + length]
+        )
+    plan = window_plan(corpus, sequences, HOPS)
+    start = (
+        plan.at
+        - np.concatenate([[0], np.cumsum(LENGTHS)])[
+            np.searchsorted(np.cumsum(LENGTHS), plan.at, side="right")
+        ]
+    )
+    read = start[plan.window[sequences.valid]]
+    assert read.min() == S, "no window of the tested part reaches back into the support"
+
+
+def test_short_songs_have_no_same_song_protocol():
+    with pytest.raises(UserError, match="two clips"):
+        same_song_episodes(corpus_of(whole_songs=False), seed=0)
+
+
+def test_windows_by_episode_give_the_same_curves():
+    corpus = corpus_of()
+    episodes = fixed_episodes(corpus, support=1, episodes=2, query=2, seed=0)
+    sequences = episode_sequences(corpus, episodes)
+    plan = window_plan(corpus, sequences, HOPS)
+    windows = np.random.default_rng(0).normal(size=(len(plan.at), S, 2))
+    needed, local = episode_windows(plan, sequences, len(episodes.annotator))
+    curves = splice_windows(windows, plan)
+    for m, episode in enumerate(sequences.episode):
+        mine = windows[needed[episode]][local[m], plan.position[m], np.arange(2)]
+        valid = sequences.valid[m]
+        np.testing.assert_array_equal(mine[valid], curves[m][valid])
+
+
+def test_consensus_is_the_mean_of_the_others():
+    corpus = corpus_of()
+    songs, _ = songs_and_features()
+    stranger = Rating("of another split", np.full((5, 2), 0.7, np.float32))
+    corpus = dataclasses.replace(
+        corpus,
+        ratings_by_song=((*corpus.ratings_by_song[0], stranger), *corpus.ratings_by_song[1:]),
+    )
+    sequences = song_sequences(corpus)
+    fallback = np.array([9.0, 8.0])
+    curves, alone = consensus_curves(corpus, sequences, fallback)
+    by_name = [{r.annotator_id: r.curve for r in song.ratings} for song in songs]
+    first = [m for m in range(12) if sequences.song[m] == 0]
+    b, c = (by_name[0][name] for name in "bc")
+    of_a = next(m for m in first if corpus.annotator_ids[sequences.unit[m]] == "a")
+    np.testing.assert_allclose(curves[of_a, :5], (b[:5] + c[:5] + 0.7) / 3, rtol=1e-6)
+    np.testing.assert_allclose(curves[of_a, 5:22], (b[5:22] + c[5:22]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(curves[of_a, 22:28], b[22:28], rtol=1e-6)
+    np.testing.assert_array_equal(curves[of_a, 28:31], [fallback] * 3)
+    # Where "a" alone rates on: the last three segments of every long song, two of the short one.
+    assert alone == 3 + 2 + 3 + 3
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A tiny experiment with random weights of its model, and a corpus of long songs."""
+    config = tiny.get_config()
+    config.evaluation.whole_songs = True
+    config.evaluation.hops = HOPS
+    experiment = experiment_from_config(config.to_dict())
+    image = experiment.audio.image
+    variables = initialize(experiment.model, jax.random.key(0), image, WIDTH)
+    weights = Weights(variables["params"], variables.get("batch_stats", {}), {})
+    return experiment, weights, corpus_of(image=image)
+
+
+@pytest.mark.parametrize("protocol", ["cross_song", "same_song"])
+def test_adapting_by_no_step_predicts_what_the_model_does(small, protocol):
+    """Chunks, rounds of windows and gathering change nothing: K = 0 equals one set of weights."""
+    experiment, weights, corpus = small
+    eval_set = make_eval_set(experiment, corpus, "test", protocol)
+    still = experiment.inner.without_steps()
+    predict = make_predictor(experiment.model, still, chunk=4)
+    curves, losses = predict(weights, eval_set, eval_set.episodes.support)
+    plain = splice_windows(predict_windows(experiment.model, weights, eval_set), eval_set.plan)
+    assert losses.shape == (len(eval_set.episodes.annotator), 1)
+    valid = eval_set.sequences.valid
+    np.testing.assert_allclose(curves[valid], plain[valid], rtol=1e-4, atol=1e-5)
+    if protocol == "same_song":
+        window_predictions = predict_windows(experiment.model, weights, eval_set)
+        rating = eval_set.episodes.support[0, 0]
+        song = int(corpus.tables.song_of[rating])
+        expected = (corpus.curve[rating, :S] - window_predictions[song]).mean(0)
+        np.testing.assert_allclose(
+            support_error(window_predictions, eval_set)[0], expected, rtol=1e-5, atol=1e-6
+        )
+
+
+def test_encoding_once_for_all_heads_changes_nothing(small, monkeypatch):
+    experiment, weights, corpus = small
+    inner = dataclasses.replace(
+        experiment.inner, adapt="predictor/output", rates="fixed", rates_learning_rate=0.0
+    )
+    eval_set = make_eval_set(experiment, corpus, "test")
+    once, losses = make_predictor(experiment.model, inner, 4)(
+        weights, eval_set, eval_set.episodes.support
+    )
+    monkeypatch.setattr(eval_set_module, "_FEATURE_BYTES", 0)
+    anew, _ = make_predictor(experiment.model, inner, 4)(
+        weights, eval_set, eval_set.episodes.support
+    )
+    valid = eval_set.sequences.valid
+    np.testing.assert_allclose(once[valid], anew[valid], rtol=1e-4, atol=1e-5)
+    assert (losses[:, -1] != losses[:, 0]).all()

@@ -1,0 +1,157 @@
+"""The table of an experiment: what it counts, what it subtracts, how it reads."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dsaml_jax.errors import UserError
+from dsaml_jax.evaluation import metrics
+from dsaml_jax.evaluation import results as results_module
+
+
+def experiment(annotators=12, songs=3, length=40):
+    """Predictions of decreasing error around random ratings; two ratings are flat."""
+    rng = np.random.default_rng(0)
+    count = annotators * songs
+    target = np.cumsum(rng.normal(0, 0.05, (count, length, 2)), axis=1)
+    target[0] = 0.2
+    target[1, :, 1] = 0.3
+    valid = np.arange(length) < rng.integers(length // 2, length + 1, count)[:, None]
+    errors = {"population": 0.3, "adapted": 0.1, "oracle": 0.05, "extra": 0.2}
+    predictions = {"constant": np.zeros_like(target)} | {
+        row: target + rng.normal(0, size, target.shape) for row, size in errors.items()
+    }
+    who = np.repeat([f"listener {i}" for i in range(annotators)], songs)
+    return {"predictions": predictions, "target": target, "valid": valid, "annotator_index": who}
+
+
+@pytest.fixture(scope="module")
+def results():
+    return results_module.score_methods(**experiment(), seed=0, resamples=1000)
+
+
+def test_results_survive_json_without_nan(results):
+    text = json.dumps(results.to_json(), allow_nan=False)
+    assert results_module.Results.from_json(json.loads(text)) == results
+    content = json.loads(text)
+    assert set(content["differences"]["population"]["ccc_valence"]) == {"mean", "low", "high"}
+    assert set(content["rows"]["constant"]) == set(metrics.METRIC_NAMES)
+    assert set(content["differences"]) == set(content["rows"]) - {"adapted"}
+
+
+def test_better_rows_score_better_and_differences_tell_so(results):
+    rows = results.rows
+    assert rows["constant"]["ccc"] == pytest.approx(0, abs=1e-12) and rows["constant"]["pcc"] == 0
+    assert rows["population"]["ccc"] < rows["adapted"]["ccc"] < rows["oracle"]["ccc"]
+    difference = results.differences["population"]
+    assert 0 < difference["ccc"].low < difference["ccc"].mean < difference["ccc"].high
+    assert difference["rmse"].high < 0
+    assert results.differences["oracle"]["ccc"].high < 0
+
+
+def test_differences_of_means_are_means_of_differences(results):
+    for row, values in results.differences.items():
+        for name, interval in values.items():
+            expected = results.rows["adapted"][name] - results.rows[row][name]
+            assert interval.mean == pytest.approx(expected, abs=1e-12)
+            assert results.intervals[row][name].mean == pytest.approx(results.rows[row][name])
+
+
+def test_flat_ratings_are_counted_alike_for_every_row(results):
+    assert results.counts == {"annotators": 12, "sequences": 36}
+    for row in results.rows:
+        counts = results.undefined[row]
+        assert (counts["ccc_arousal"], counts["ccc_valence"], counts["ccc"]) == (1, 2, 3)
+        assert counts["rmse"] == 0
+        assert set(results.left_out[row].values()) == {0}
+
+
+def test_an_annotator_with_flat_ratings_only_is_left_out_and_counted():
+    given = experiment(songs=1)
+    found = results_module.score_methods(**given, seed=0, resamples=100)
+    assert found.left_out["adapted"]["ccc_arousal"] == 1
+    assert found.left_out["adapted"]["ccc"] == 2
+    rest = {key: given[key][2:] for key in ("target", "valid", "annotator_index")}
+    rest["predictions"] = {row: curves[2:] for row, curves in given["predictions"].items()}
+    without = results_module.score_methods(**rest, seed=0, resamples=100)
+    assert found.rows["adapted"]["ccc"] == pytest.approx(without.rows["adapted"]["ccc"])
+    assert found.differences["population"]["ccc"] == without.differences["population"]["ccc"]
+    assert (
+        "all rows: CCC 3 curves, 2 annotators; PCC 3 curves, 2 annotators." in found.to_markdown()
+    )
+
+
+def test_table_has_a_line_a_row_in_order_and_says_which_way_is_better(results):
+    lines = results.to_markdown().splitlines()
+    names = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
+    assert names[0] == "row"
+    assert names[2:] == ["constant", "population", "adapted", "oracle", "extra"]
+    assert len({len(line) for line in lines if line.startswith("|")}) == 1
+    population = next(line for line in lines if line.startswith("| population"))
+    interval = results.differences["population"]["ccc"]
+    assert f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}] *" in population
+    assert "RMSE: lower is better" in lines[-3]
+    reversed_order = results.to_markdown(order=["oracle", "adapted"])
+    assert reversed_order.index("\n| oracle") < reversed_order.index("\n| adapted ")
+
+
+def test_songs_can_be_the_unit_and_any_row_the_reference():
+    given = experiment()
+    given["predictions"].pop("adapted")
+    found = results_module.score_methods(
+        **given, seed=0, resamples=100, unit="songs", reference="population"
+    )
+    assert found.counts == {"songs": 12, "sequences": 36}
+    assert set(found.differences) == {"constant", "oracle", "extra"}
+    expected = found.rows["population"]["ccc"] - found.rows["oracle"]["ccc"]
+    assert found.differences["oracle"]["ccc"].mean == pytest.approx(expected)
+    text = found.to_markdown()
+    assert "Means over 12 songs" in text and "population − row, CCC" in text
+    assert "annotators" not in text and "adapted" not in text
+
+
+def test_the_means_have_a_table_of_their_intervals(results):
+    lines = results.intervals_to_markdown(["oracle"]).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:4]] == [
+        "row",
+        "CCC, arousal",
+        "CCC, valence",
+    ]
+    found = results.intervals["oracle"]["ccc_arousal"]
+    assert lines[2].startswith(
+        f"| oracle     | {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    )
+    assert len(lines) == 2 + len(results.rows) and len({len(line) for line in lines}) == 1
+
+
+def test_one_annotator_has_means_and_no_interval():
+    given = experiment(annotators=1, songs=4)
+    found = results_module.score_methods(**given, seed=0, resamples=100)
+    interval = found.differences["population"]["ccc"]
+    assert interval.mean is not None and interval.low is None and interval.high is None
+    assert "[-]" in found.to_markdown()
+    assert json.loads(json.dumps(found.to_json()))["differences"]["constant"]["ccc"]["low"] is None
+
+
+def test_nothing_defined_is_a_dash():
+    given = experiment(annotators=2, songs=1)
+    given["target"][:] = 0.1
+    found = results_module.score_methods(**given, seed=0, resamples=100)
+    assert found.rows["adapted"]["ccc"] is None
+    assert "| adapted    |   - |   - | " in found.to_markdown()
+
+
+def test_rows_without_adapted_are_scored_without_differences():
+    given = experiment()
+    del given["predictions"]["adapted"]
+    found = results_module.score_methods(**given, seed=0, resamples=100)
+    assert found.differences == {} and len(found.rows) == 4
+    assert "adapted" not in found.to_markdown()
+
+
+def test_a_diverged_row_is_refused_by_name():
+    given = experiment()
+    given["predictions"]["adapted"][5, 0] = np.nan
+    with pytest.raises(UserError, match=r"The adapted predictions of 1 of 36 sequences"):
+        results_module.score_methods(**given, seed=0)

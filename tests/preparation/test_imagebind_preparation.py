@@ -1,0 +1,92 @@
+"""ImageBind's embeddings in the feature store: of the right sound, once, and resumable."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from dsaml_jax.audio.decoding import decode
+from dsaml_jax.audio.features import RECIPES, embedding_size, resampled, tower_clips
+from dsaml_jax.audio.imagebind import embed_waveforms
+from dsaml_jax.errors import UserError
+from dsaml_jax.interop.imagebind import convert_imagebind, load_imagebind
+from dsaml_jax.preparation import prepared_songs
+from tests import data_folders, imagebind_golden
+from tests.preparation.test_preparation import by_id, entries, experiment
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A converted file of a small tower."""
+    folder = tmp_path_factory.mktemp("weights")
+    source = imagebind_golden.checkpoint(folder / "tower.pth")
+    convert_imagebind(source, folder / "tower.npz", imagebind_golden.config())
+    return folder / "tower.npz"
+
+
+def options(weights, kind="imagebind"):
+    return {"audio.embedding": kind, "data.embedding_weights": str(weights)}
+
+
+def test_embeddings_are_of_the_windows_sound_and_resumed(weights, tmp_path, caplog):
+    root, folder = data_folders.pmemo(tmp_path / "pmemo"), tmp_path / "prepared"
+    chosen = experiment("pmemo", root, folder, **options(weights))
+    with caplog.at_level(logging.INFO, "dsaml_jax"):
+        prepared = prepared_songs(chosen)
+    assert "CC BY-NC 4.0" in caplog.text
+    config, variables = load_imagebind(weights)
+    song, features = by_id(prepared, "1"), prepared.features["1"]
+    assert features.starts.tolist() == [0, 10, 20, 22] and len(features.log_mel) == 34
+    waveform, rate = decode(root / song.audio)
+    sound = np.pad(resampled(waveform, rate, 16_000), (0, 16_000))
+    windows = [sound[(30 + at) * 8000 : (30 + at + 12) * 8000] for at in features.starts]
+    expected = embed_waveforms(variables, windows, config)
+    np.testing.assert_allclose(features.embeddings, expected, rtol=1e-4, atol=1e-4)
+
+    before = entries(folder)
+    for path in (folder / "features" / "embedding").iterdir():
+        path.unlink()
+    prepared_songs(chosen)
+    after = entries(folder)
+    assert {name: content for name, (content, _) in after.items()} == {
+        name: content for name, (content, _) in before.items()
+    }
+    again = sum(after[name] != before[name] for name in after)
+    assert again == 2  # the embeddings of two songs; their images were kept
+
+
+def test_other_weights_and_recipes_are_other_entries(weights, tmp_path):
+    root, folder = data_folders.pmemo(tmp_path / "pmemo"), tmp_path / "prepared"
+    first = prepared_songs(experiment("pmemo", root, folder))
+    assert first.features["1"].embeddings.shape == (
+        4,
+        embedding_size(experiment("pmemo", root, folder).audio),
+    )
+    second = prepared_songs(experiment("pmemo", root, folder, **options(weights)))
+    assert second.already_there == 0
+    assert second.features["1"].embeddings.shape == (4, load_imagebind(weights)[0].output)
+    assert len(list((folder / "features" / "log_mel").iterdir())) == 2
+    assert len(list((folder / "features" / "embedding").iterdir())) == 4
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_the_tower_is_given_three_clips_at_the_recipes_rate(kind, weights, tmp_path):
+    audio = experiment("pmemo", tmp_path, tmp_path, **options(weights, kind)).audio
+    noise = np.random.default_rng(0).normal(0, 0.1, 44_100 * 9).astype(np.float32)
+    clips = tower_clips(noise, 44_100, 1.0, 14, audio)
+    rate = RECIPES[kind].sample_rate
+    assert clips.shape == (2, 3, 2 * rate)
+    assert embedding_size(audio) == 1024
+    if rate == 44_100:  # untouched samples: 6 s windows, clips at 0, 2 and 4 s of each
+        for window, start in enumerate((1.0, 2.0)):
+            for clip, offset in enumerate((0, 2, 4)):
+                first = round((start + offset) * rate)
+                expected = noise[first : first + 2 * rate]
+                np.testing.assert_array_equal(clips[window, clip], expected)
+
+
+def test_weights_that_are_not_there_are_told(tmp_path):
+    root = data_folders.pmemo(tmp_path / "pmemo")
+    chosen = experiment("pmemo", root, tmp_path / "prepared", **options(tmp_path / "none.pth"))
+    with pytest.raises(UserError, match=r"data\.embedding_weights: .*none\.pth cannot be read"):
+        prepared_songs(chosen)

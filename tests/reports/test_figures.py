@@ -1,0 +1,128 @@
+"""Figures: written as PNGs of README size, from whatever an experiment has."""
+
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from dsaml_jax.reports import figures
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def check(path):
+    """A PNG 1000 pixels wide, under 200 KB; its pixels [H, W, 3]."""
+    assert path.stat().st_size < 200_000
+    pixels = imread(path, format="png")[..., :3]
+    assert pixels.shape[1] == 1000
+    return pixels
+
+
+def shows(pixels, color):
+    """Whether the image holds that very color."""
+    wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return bool((np.abs(pixels - wanted).max(axis=-1) < 2 / 255).any())
+
+
+def listener(seed, length=60, **more):
+    rng = np.random.default_rng(seed)
+    rating, population, adapted, control = np.cumsum(rng.normal(0, 0.05, (4, length, 2)), axis=1)
+    return figures.ListenerCurves(
+        **{"listener_id": f"{seed}", "song_id": "2001", "rating": rating, "population": population}
+        | {"adapted": adapted, "control": control}
+        | more
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_listener_figure(tmp_path, count):
+    path = tmp_path / "listeners.png"
+    figures.listener_figure(path, [listener(seed) for seed in range(count)])
+    pixels = check(path)
+    for color in (figures.BLACK, figures.SKY, figures.ORANGE, figures.GREEN):
+        assert shows(pixels, color)
+
+
+def test_listener_figure_without_control_with_gaps_flat_ratings_and_long_ids(tmp_path):
+    valid = np.arange(600) % 100 > 9
+    curves = listener(0, 600, control=None, valid=valid, listener_id="a rater described at length")
+    curves.rating[~valid] = np.nan
+    flat = listener(1, 60, rating=np.full((60, 2), 0.2), control=None)
+    path = tmp_path / "listeners.png"
+    figures.listener_figure(path, [curves, flat])
+    assert not shows(check(path), figures.GREEN)
+
+
+def test_listener_figure_where_nobody_is_adapted_to(tmp_path):
+    path = tmp_path / "songs.png"
+    figures.listener_figure(path, [listener(0, adapted=None, control=None)])
+    pixels = check(path)
+    assert shows(pixels, figures.SKY) and not shows(pixels, figures.ORANGE)
+
+
+def test_learning_curves_read_the_log_and_pass_over_gaps(tmp_path):
+    history = [{"step": i, "train/loss": 2 - i / 100, "train/score": i / 100} for i in range(100)]
+    history += [
+        {
+            "step": i,
+            "validation/adapted/ccc": i / 100,
+            "validation/constant/ccc": None,
+            "seconds": 3,
+        }
+        for i in range(0, 100, 25)
+    ]
+    history += [{"step": 50, "validation/my own row/ccc": 0.2, "validation/adapted/rmse": 0.1}]
+    path = tmp_path / "learning.png"
+    figures.learning_curves(path, history)
+    pixels = check(path)
+    assert shows(pixels, figures.ORANGE) and shows(pixels, figures.BLUE)
+
+
+def test_learning_curves_of_a_run_that_just_began(tmp_path):
+    for number, history in enumerate([[], [{"step": 0, "train/loss": 1.0}]]):
+        path = tmp_path / f"{number}.png"
+        figures.learning_curves(path, history)
+        check(path)
+
+
+def test_smoothing_keeps_constants_and_straight_lines_inside():
+    np.testing.assert_allclose(figures._smooth(np.full(100, 0.3)), 0.3)
+    line = np.arange(100.0)
+    np.testing.assert_allclose(figures._smooth(line)[10:-10], line[10:-10])
+    assert len(figures._smooth(np.zeros(0))) == 0
+
+
+def test_inner_loop_figure(tmp_path):
+    losses = np.exp(-np.arange(9) / 3) * np.random.default_rng(0).uniform(0.5, 1.5, (20, 1))
+    path = tmp_path / "inner.png"
+    figures.inner_loop_figure(path, losses)
+    assert not shows(check(path), figures.ORANGE)
+    figures.inner_loop_figure(path, losses, losses + 0.4)
+    assert shows(check(path), figures.ORANGE)
+
+
+def test_the_same_curves_give_the_same_file(tmp_path):
+    paths = [tmp_path / name for name in ("a.png", "b.png")]
+    for path in paths:
+        figures.listener_figure(path, [listener(0)])
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_data_figure_draws_what_there_is(tmp_path):
+    rng = np.random.default_rng(0)
+    values = {"people": rng.uniform(-1, 1, (500, 2)), "average": rng.uniform(-0.3, 0.3, (90, 2))}
+    path = tmp_path / "data.png"
+    figures.data_figure(path, values, [3, 4, 4, 9], [1, 2, 300])
+    pixels = check(path)
+    assert all(shows(pixels, color) for color in (figures.BLUE, figures.ORANGE, figures.GREEN))
+    nobody = {"people": np.zeros((0, 2)), "average": values["average"]}
+    figures.data_figure(path, nobody, [], [])
+    pixels = check(path)
+    assert shows(pixels, figures.ORANGE)
+    assert not shows(pixels, figures.BLUE) and not shows(pixels, figures.GREEN)
