@@ -38,7 +38,8 @@ def main(argv: list[str]) -> None:
     from dsaml_jax.commands.dry_run import dry_run
     from dsaml_jax.commands.prepare import prepare
     from dsaml_jax.commands.study import study_checkpoint
-    from dsaml_jax.commands.train import run
+    from dsaml_jax.commands.evaluate import evaluate
+    from dsaml_jax.commands.train import train
     from dsaml_jax.commands.workdir import enable_compilation_cache, lock_workdir
     from dsaml_jax.config.experiment import experiment_from_config
     from dsaml_jax.evaluation.methods import METHOD_ORDER
@@ -81,7 +82,7 @@ def main(argv: list[str]) -> None:
             print(study_checkpoint(experiment, workdir))
             print(f"Also in {workdir}/: study.json, study.md, figures/study.png.")
             return
-        every_result = run(experiment, workdir, _MODE.value)
+        every_result = (train if _MODE.value == "train" else evaluate)(experiment, workdir)
         if not processes.is_process_zero():
             return
         for name, results in every_result.items():

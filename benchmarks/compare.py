@@ -111,7 +111,7 @@ def serve_jax(problem: Problem, folder: Path) -> None:
     on_cpu = jax.default_backend() == "cpu"
     jax.config.update("jax_enable_compilation_cache", False)
     timed = Timed(problem)
-    weights = flax.traverse_util.flatten_dict(jax.device_get(timed.state.params), sep="/")
+    weights = flax.traverse_util.flatten_dict(jax.device_get(timed.state.weights.params), sep="/")
     np.savez(folder / "weights.npz", **weights)
     draw = timed.next_draw()
     songs = {name: getattr(timed.tables, name) for name in ("log_mel", "embedding", "curve")}

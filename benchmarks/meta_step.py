@@ -118,7 +118,7 @@ def measure(problem: Problem, repeats: int, adapter_clips: int = 1) -> dict:
     median = statistics.median(seconds)
     memory, work = timed.compiled.memory_analysis(), program_cost(timed.compiled.as_text())
     peak_flops, peak_bytes = machine.matmul_rate(problem.dtype), machine.memory_bandwidth()
-    weights = sum(x.size for x in jax.tree.leaves(timed.state.params))
+    weights = sum(x.size for x in jax.tree.leaves(timed.state.weights.params))
     return {
         "problem": vars(problem),
         "device": jax.devices()[0].device_kind,

@@ -109,7 +109,7 @@ def main() -> None:
     compiled = compile_step(experiment, mesh)
     work, memory = program_cost(compiled.as_text()), memory_of(compiled)
     state, *_ = abstract_arguments(experiment, mesh)
-    weights = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(state.weights.params))
     problem = Problem(tasks=tasks, inner_steps=experiment.inner.steps, estimator=given.estimator)
     moved = model_bytes(problem, weights)
     times = {

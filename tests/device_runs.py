@@ -156,7 +156,7 @@ def losses(dtype: str, estimator: str, devices: int, tasks_per_device: int) -> d
 
 def weight_of(state: TrainState) -> float:
     """One number that tells of all weights and statistics."""
-    weights = jax.device_get((state.params, state.batch_stats))
+    weights = jax.device_get((state.weights.params, state.weights.batch_stats))
     return float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(weights)))
 
 

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dsaml_jax.commands.study import REPEATS, mean_gradient
-from dsaml_jax.commands.train import run
+from dsaml_jax.commands.train import train
 from dsaml_jax.commands.workdir import lock_workdir
 from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.loading import load_corpora
 from dsaml_jax.errors import UserError
-from dsaml_jax.evaluation.eval_set import Weights
 from dsaml_jax.meta.diagnostics import Cost, measure
 from dsaml_jax.reports import comparison as comparison_report
 from dsaml_jax.runtime.files import PARTIAL, write_json, write_text
@@ -76,8 +75,8 @@ def variants(experiment: Experiment) -> dict[str, Experiment]:
         except (TypeError, UserError) as error:
             raise UserError(f"config.comparison.variants.{name}: {error}") from error
         made[name] = dataclasses.replace(experiment, inner=inner)
-        check_study(made[name])
-        check_inner(made[name])
+        check_study(inner, experiment.tasks)
+        check_inner(inner, experiment.model, experiment.audio)
     return made
 
 
@@ -116,7 +115,7 @@ def _train(variant: Experiment, folder: Path, workdir: Path, seed: int) -> None:
         ours, shared = folder / "checkpoints" / "population", workdir / "population" / str(seed)
         if shared.exists() and not ours.exists():
             _copy(shared, ours)
-        run(variant, folder, "train")
+        train(variant, folder)
         if not shared.exists():
             _copy(ours, shared)
 
@@ -176,10 +175,9 @@ def _costs(
             except UserError:
                 continue
             changed = dataclasses.replace(variant, inner=inner)
-            state = initial_meta_state(changed)
-            weights = Weights(state.params, state.batch_stats, state.rates)
+            weights = initial_meta_state(changed).weights
             functions[name], arguments[name] = mean_gradient(
-                changed, inner.build_estimator(), tables, weights, study_key(experiment)
+                changed, inner.build_estimator(), tables, weights, study_key(experiment.seed)
             )
         measured = measure(functions, arguments, REPEATS)
         kept[str(steps)] = {name: each.cost._asdict() for name, each in measured.items()}

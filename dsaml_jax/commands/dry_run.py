@@ -66,7 +66,7 @@ def dry_run(experiment: Experiment, path: Path, memory_gib: float = 0.0) -> str:
         "meta_batch": tasks.meta_batch,
         "tasks_at_once_per_device": layout.together,
         "rounds": layout.rounds,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.weights.params)),
         "songs_assumed": len(tables.log_mel),
         "songs_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in tables),
         "peak_bytes_per_device": memory.peak,

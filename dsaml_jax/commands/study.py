@@ -13,10 +13,10 @@ from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.corpus import Tables
 from dsaml_jax.data.loading import load_corpora
 from dsaml_jax.errors import UserError
-from dsaml_jax.evaluation.eval_set import Weights
-from dsaml_jax.meta import ENGINES, Engine, Estimator, Implicit, MetaParams, Reptile, Unrolled
+from dsaml_jax.meta import ENGINES, Engine, Estimator, Implicit, Reptile, Unrolled
 from dsaml_jax.meta.diagnostics import Cost, Diagnosis, Measured, measure, scalars, similarity
 from dsaml_jax.model.objective import dsaml_problem
+from dsaml_jax.model.weights import Weights
 from dsaml_jax.reports import figures
 from dsaml_jax.runtime.files import write_json, write_text
 from dsaml_jax.training.diagnosis import check_study, make_diagnosis, study_key
@@ -49,7 +49,7 @@ def study_checkpoint(experiment: Experiment, workdir: Path) -> str:
     Raises:
       UserError: there are none, or there is nothing to study.
     """
-    check_study(experiment)
+    check_study(experiment.inner, experiment.tasks)
     trained = restore(experiment, workdir)
     if trained.meta is None:
         raise UserError(f"{workdir} holds no meta-learned model; set data.labels to 'personal'.")
@@ -61,11 +61,12 @@ def study(experiment: Experiment, tables: Tables, weights: Weights, workdir: Pat
 
     Tasks are those of training, `diagnostics.batches` meta-batches that it did not draw.
     """
-    key, diagnosis = study_key(experiment), make_diagnosis(experiment)
-    meta_params = MetaParams(weights.params, weights.rates)
+    key = study_key(experiment.seed)
+    diagnosis = make_diagnosis(
+        experiment.model, experiment.inner, experiment.tasks, experiment.diagnostics.iterations, key
+    )
     each = [
-        jax.device_get(diagnosis(meta_params, weights.batch_stats, tables, i))
-        for i in range(experiment.diagnostics.batches)
+        jax.device_get(diagnosis(weights, tables, i)) for i in range(experiment.diagnostics.batches)
     ]
     mean: Diagnosis = jax.tree.map(lambda *x: np.mean(x, axis=0), *each)
     estimates = compare_estimators(experiment, tables, weights, key)
@@ -194,7 +195,7 @@ def mean_gradient(
         return jax.tree.map(lambda x: x.mean(0), (gradients.params, result.numbers))
 
     tasks, keys = draw_meta_batch(experiment.tasks, weights.batch_stats, tables, key, 0)
-    return mean, (MetaParams(weights.params, weights.rates), tasks, keys)
+    return mean, (weights.meta_params, tasks, keys)
 
 
 def _finite(values: dict[str, jax.Array]) -> dict[str, float]:

@@ -6,12 +6,12 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Mapping
 
+from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.corpus import Corpus, Scaling, build_corpus
 from dsaml_jax.datasets import ratings
 from dsaml_jax.datasets.schema import EVERYONE, Song
 from dsaml_jax.datasets.splits import SPLITS, Partition, split_people, split_songs
 from dsaml_jax.errors import UserError
-from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.preparation import prepared_songs
 
 LOG = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,26 +27,13 @@ from dsaml_jax.evaluation.windows import (
 from dsaml_jax.meta import MetaParams, adapt
 from dsaml_jax.model import DSAML, DSAMLConfig
 from dsaml_jax.model.objective import Batch, dsaml_problem, encoder_is_frozen
+from dsaml_jax.model.weights import Weights
 
 _WINDOWS = 8
 """Windows of a task that are predicted at once, at most."""
 
 _FEATURE_BYTES = 2**30
 """The encoder's features of a trial are kept for all episodes where they fit in so much memory."""
-
-
-class Weights(NamedTuple):
-    """What a model predicts with.
-
-    Attributes:
-      params: its weights.
-      batch_stats: of its normalization.
-      rates: learned rates of the inner loop that adapts it; {} where they are fixed.
-    """
-
-    params: Any
-    batch_stats: Any
-    rates: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +135,7 @@ def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predic
     def adapt_one(weights: Weights, batch: Batch):
         key = jax.random.key(0)  # nothing is random here
         batch = batch._replace(batch_stats=weights.batch_stats)
-        meta_params = MetaParams(weights.params, weights.rates)
+        meta_params = weights.meta_params
         adapted = adapt(
             problem.loss,
             loop,
@@ -163,7 +149,7 @@ def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predic
         return adapted.params, jnp.append(adapted.losses, last)
 
     def curves(params, batch_stats, clips: Clips):
-        return _curves(model, Weights(params, batch_stats, {}), clips)
+        return _curves(model, Weights(MetaParams(params, {}), batch_stats), clips)
 
     def heads(params, features):
         return DSAML(model).apply({"params": params}, features, method="predict")

@@ -26,6 +26,7 @@ from dsaml_jax.evaluation.consensus import consensus_curves
 from dsaml_jax.evaluation.eval_set import EvalSet, Weights, make_predictor, predict_windows
 from dsaml_jax.evaluation.sequences import Sequences
 from dsaml_jax.evaluation.windows import splice_windows
+from dsaml_jax.meta import MetaParams
 
 METHOD_ORDER = (
     "constant",
@@ -82,7 +83,9 @@ def personal_methods(
         "constant": np.broadcast_to(constant, eval_set.sequences.curve.shape),
         "population": plain,
         "shifted": plain + shift[:, None],
-        "fine_tuned": predict(population._replace(rates=rates), eval_set, support)[0],
+        "fine_tuned": predict(
+            Weights(MetaParams(population.params, rates), population.batch_stats), eval_set, support
+        )[0],
         "unadapted": splice_windows(
             predict_windows(experiment.model, meta, eval_set), eval_set.plan
         ),

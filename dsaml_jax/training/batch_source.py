@@ -1,4 +1,4 @@
-"""Where the songs of a meta-step come from: all are on the device, or they are sent ahead."""
+"""Songs for the meta-steps: all on the device, or streamed from host memory ahead of each call."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +19,17 @@ from dsaml_jax.training.devices import replicate
 from dsaml_jax.training.step import draw_step
 
 BatchSource = Callable[[int, int], Tables]
-"""feed(first, count) -> tables on every device, from which the meta-steps after `first` others,
-`count` of them, draw what they would draw from the whole tables."""
+"""source(first, count) -> replicated tables from which the `count` meta-steps that follow step
+`first` draw the same tasks as from the whole tables."""
 
 
 @contextlib.contextmanager
 def open_batch_source(
     tables: Tables, tasks: TaskConfig, key: jax.Array, mesh: Mesh
 ) -> Iterator[BatchSource]:
-    """The feed of a stage whose meta-steps draw with `key`.
+    """Opens the batch source of a stage whose meta-steps draw with `key`.
 
-    Songs in host memory (`data.on_device` = False) are streamed: see `Stream`. Others are put on
+    Songs in host memory (`data.on_device` = False) are streamed, see `Stream`; others are copied to
     every device once.
     """
     if tables.on_device:
@@ -40,45 +41,48 @@ def open_batch_source(
 
 
 class Stream:
-    """Sends the songs of each call ahead, while the devices compute the one before.
+    """Sends the songs of each call while the devices compute the call before.
 
-    Tasks are drawn here as the meta-step will draw them itself. The songs they name, n of N, go to
-    the devices as tables of n songs (filled up to the same number each time, so that one program
-    is compiled), in which the ratings point to their new places: the meta-step cannot tell, and
-    its results are the same to the bit. Every device gets the songs of all tasks.
+    Draws the tasks exactly as the meta-step will. The n songs that they name go to the devices as
+    tables of n songs, padded to the same number each time so that one program is compiled, with
+    ratings that point to the songs' new places. The results are the same to the bit. Every device
+    gets the songs of all tasks.
     """
 
     def __init__(self, tables: Tables, tasks: TaskConfig, key: jax.Array, mesh: Mesh):
         self._songs = tables.log_mel, tables.embedding
         self._song_of = np.asarray(tables.song_of)
         self._mesh = mesh
-        nothing = jnp.zeros((0,))
-        ratings = tables._replace(log_mel=nothing, embedding=nothing)
+        no_songs = jnp.zeros((0,))
+        ratings = tables._replace(log_mel=no_songs, embedding=no_songs)
         self._ratings = replicate(ratings, mesh)
-        # On an accelerator a draw would wait for the meta-step under way: it is the host's.
-        few = jax.tree.map(_to_host, ratings)
+        # Drawn on the host: on an accelerator a draw would wait for the running meta-step.
+        host_ratings = jax.tree.map(_to_host, ratings)
         host_key = jax.random.wrap_key_data(
             _to_host(jax.random.key_data(key)), impl=jax.random.key_impl(key)
         )
-        self._draw = jax.jit(jax.vmap(lambda step: draw_step(tasks, few, host_key, step)[0]))
+        self._draw = jax.jit(
+            jax.vmap(lambda step: draw_step(tasks, host_ratings, host_key, step)[0])
+        )
         self._worker = ThreadPoolExecutor(1)
         self._ahead: tuple[tuple[int, int], Future[Tables]] | None = None
 
     def __call__(self, first: int, count: int) -> Tables:
-        if self._ahead is None or self._ahead[0] != (first, count):
-            self._send(first, count)
-        tables = self._ahead[1].result()
-        self._send(first + count, count)
-        return tables
+        call, tables = self._ahead or (None, None)
+        if tables is None or call != (first, count):
+            tables = self._send(first, count)
+        result = tables.result()
+        self._ahead = (first + count, count), self._send(first + count, count)
+        return result
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the thread that sends songs."""
         self._worker.shutdown(cancel_futures=True)
 
-    def _send(self, first: int, count: int) -> None:
-        self._ahead = (first, count), self._worker.submit(self._tables_of, first, count)
+    def _send(self, first: int, count: int) -> Future[Tables]:
+        return self._worker.submit(self._gather, first, count)
 
-    def _tables_of(self, first: int, count: int) -> Tables:
+    def _gather(self, first: int, count: int) -> Tables:
         draw = self._draw(_to_host(np.arange(first, first + count, dtype=np.int32)))
         ratings = np.concatenate([np.ravel(draw.support), np.ravel(draw.query)])
         drawn = np.unique(self._song_of[ratings])
@@ -92,12 +96,12 @@ class Stream:
 
 
 def _to_host(array: jax.Array | np.ndarray) -> jax.Array:
-    """A copy on the CPU, where JAX has one."""
+    """Copies an array to the CPU, if JAX has that backend."""
     return jax.device_put(np.asarray(array), _host())
 
 
 @functools.cache
-def _host() -> jax.Device | None:
+def _host() -> Any:
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # JAX_PLATFORMS leaves the CPU out

@@ -1,4 +1,4 @@
-"""Checkpoints of one stage of training: the latest two, to go on from, and the best, to use."""
+"""Checkpoints of one stage: the latest two, to resume from, and the best, to evaluate."""
 
 from __future__ import annotations
 
@@ -22,43 +22,50 @@ LOG = logging.getLogger(__name__)
 
 
 class Saved(NamedTuple):
-    """Attributes: state; metrics: of its validation, None where it has not been validated."""
+    """A checkpoint as restored.
+
+    Attributes:
+      state: of training.
+      metrics: of its validation; None if it has not been validated.
+    """
 
     state: TrainState
     metrics: dict[str, float] | None
 
 
 class Checkpoints:
-    """One orbax manager, which writes while training goes on.
+    """Saves and restores the checkpoints of a stage; writes in the background.
 
-    A checkpoint is a folder that appears under its step's number once it is complete. It holds the
-    whole `TrainState`, the metrics of its validation if there was one, and, in its metadata, what
-    run it is of. Two are kept so that one is left should the latest be damaged. The one with the
-    best metrics is never older than they are known: state and metrics are one checkpoint.
+    A checkpoint is a folder named after its step, which appears once it is complete. It holds the
+    whole `TrainState`, its validation metrics if there are any, and metadata about the run. Two are
+    kept so that one is left if the latest is damaged.
+
+    Args:
+      folder: of the stage's checkpoints.
+      metadata: about the run, JSON-compatible; its "data" must match when a checkpoint is restored.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any] | None = None):
-        """`about`: what run this is, as JSON; its "data" are checked where it is gone on with."""
+    def __init__(self, folder: Path, metadata: Mapping[str, Any] | None = None):
         self._folder = folder
-        self._about = dict(about or {})
+        self._metadata = dict(metadata or {})
         best = BestN(get_metric_fn=_selection, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(2), best]),
             best_fn=_selection,
-            cleanup_tmp_directories=True,  # of saves that were cut off
+            cleanup_tmp_directories=True,  # left by interrupted saves
         )
-        with _storage_errors_told(folder):
+        with _storage_errors(folder):
             _set_unreadable_metrics_aside(folder)
             self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def save(self, state: TrainState, metrics: Mapping[str, float] | None = None) -> None:
-        """Saves the state after its step; `metrics["selection"]` decides whether it is the best.
+        """Starts saving a state; `metrics["selection"]` decides whether it is the best.
 
         Raises:
-          UserError: this checkpoint, or the one before, cannot be written.
+          UserError: this checkpoint, or the previous one, cannot be written.
         """
         step = int(state.step)
-        with _storage_errors_told(self._folder):
+        with _storage_errors(self._folder):
             if step in self._manager.all_steps():  # saved before it was validated
                 self._manager.wait_until_finished()
                 self._manager.delete(step)
@@ -66,48 +73,52 @@ class Checkpoints:
                 step,
                 args=ocp.args.StandardSave(state),
                 metrics=None if metrics is None else dict(metrics),
-                custom_metadata=self._about,
+                custom_metadata=self._metadata,
             )
 
-    def last(self, like: TrainState) -> Saved | None:
-        """The latest checkpoint that can be read, None where there is none yet.
+    def last(self, template: TrainState) -> Saved | None:
+        """Restores the latest readable checkpoint; returns None if there is none yet.
 
-        Those that cannot be read are set aside, with a warning. `like` gives shapes and types.
+        Unreadable ones are set aside with a warning.
+
+        Args:
+          template: a state with the expected shapes and types.
 
         Raises:
-          UserError: there are some, but none can be read; or it is of other data.
+          UserError: no checkpoint can be read, or it belongs to other data.
         """
         self.wait()
-        return self._first_readable(sorted(self._manager.all_steps(), reverse=True), like)
+        return self._first_readable(sorted(self._manager.all_steps(), reverse=True), template)
 
-    def best(self, like: TrainState) -> Saved | None:
-        """The best checkpoint, of equals the latest, likewise; None where none is validated."""
+    def best(self, template: TrainState) -> Saved | None:
+        """Restores the best readable checkpoint, the latest among equals; None if none is validated."""
         self.wait()  # metrics are not known before they are on disk
-        known = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
-        validated = [step for step in sorted(known) if known[step] is not None]
-        validated.sort(key=lambda step: known[step]["selection"])
-        return self._first_readable(validated[::-1], like)
+        steps = sorted(self._manager.all_steps())
+        metrics = {step: self._manager.metrics(step) for step in steps}
+        selection = {step: found["selection"] for step, found in metrics.items() if found}
+        return self._first_readable(sorted(selection, key=selection.__getitem__)[::-1], template)
 
     def wait(self) -> None:
-        """Returns once everything is on disk; raises UserError where that fails."""
-        with _storage_errors_told(self._folder):
+        """Waits until everything is on disk; raises UserError if that fails."""
+        with _storage_errors(self._folder):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits until everything is on disk, and ends the threads that write."""
-        with _storage_errors_told(self._folder):
+        """Waits until everything is on disk and ends the writing threads."""
+        with _storage_errors(self._folder):
             self._manager.close()
 
-    def _first_readable(self, steps: Sequence[int], like: TrainState) -> Saved | None:
+    def _first_readable(self, steps: Sequence[int], template: TrainState) -> Saved | None:
         damaged: dict[int, Exception] = {}
+        state: Any
         for step in steps:
             try:
-                state = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+                state = self._manager.restore(step, args=ocp.args.StandardRestore(template))
             except Exception as error:  # a broken file can make the library raise anything
                 if storage_reason(error):
                     raise UserError(
                         f"{self._folder / str(step)} cannot be read ({storage_reason(error)}); "
-                        "mend that, and run again."
+                        "fix that and run again."
                     ) from error
                 damaged[step] = error
                 continue
@@ -121,20 +132,19 @@ class Checkpoints:
         if damaged:
             step, error = next(iter(damaged.items()))
             raise UserError(
-                f"{self._folder}: of {len(damaged)} checkpoints none can be read, that of step "
-                f"{step} for example because of {_line(error)!r}; move the folder away to begin "
-                "this stage again."
+                f"{self._folder}: none of {len(damaged)} checkpoints can be read (step {step}: "
+                f"{_line(error)!r}); move the folder away to restart this stage."
             )
         return None
 
     def _check_data(self, step: int) -> None:
-        ours: Fingerprint | None = self._about.get("data")
+        ours: Fingerprint | None = self._metadata.get("data")
         theirs = (self._manager.metadata(step).custom_metadata or {}).get("data")
         different = differences(theirs, ours) if ours and theirs else []
         if different:
             raise UserError(
-                f"{self._folder} was trained on other data ({'; '.join(different)}); bring those "
-                "back, or choose another --workdir."
+                f"{self._folder} was trained on other data ({'; '.join(different)}); restore those "
+                "data or choose another --workdir."
             )
 
 
@@ -143,7 +153,7 @@ def _selection(metrics: Mapping[str, float]) -> float:
 
 
 def _set_unreadable_metrics_aside(folder: Path) -> None:
-    """The manager reads the metrics of all as it starts, and a broken file would end it."""
+    """Sets aside checkpoints with damaged metrics, which the manager could not load at its start."""
     for path in folder.glob("*/metrics/metrics"):
         try:
             json.loads(path.read_text())
@@ -153,14 +163,14 @@ def _set_unreadable_metrics_aside(folder: Path) -> None:
 
 
 def _set_aside(path: Path, error: Exception) -> None:
-    """Renames a damaged checkpoint; it is never deleted."""
+    """Renames a damaged checkpoint; nothing is deleted."""
     if jax.process_index() > 0:
         return
     taken = len(list(path.parent.glob(f"{path.name}.damaged*")))
     aside = path.with_name(f"{path.name}.damaged{taken or ''}")
     path.rename(aside)
     LOG.warning(
-        "the checkpoint %s is damaged (%s): set aside as %s, going on with the one before",
+        "the checkpoint %s is damaged (%s): set aside as %s; using the one before",
         path,
         _line(error),
         aside.name,
@@ -168,14 +178,14 @@ def _set_aside(path: Path, error: Exception) -> None:
 
 
 def _line(error: Exception) -> str:
-    """An error's message in one short line."""
+    """Shortens an error's message to one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."
 
 
 @contextlib.contextmanager
-def _storage_errors_told(folder: Path) -> Iterator[None]:
-    """Turns what a file system refuses into a sentence."""
+def _storage_errors(folder: Path) -> Iterator[None]:
+    """Turns errors of the file system into a UserError."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Devices: the tasks of a meta-batch are spread over them, everything else is on each of them."""
+"""Devices: the tasks of a meta-batch are spread over them; everything else is replicated."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from dsaml_jax.errors import UserError
 
 TASK = "task"
-"""The one axis of the mesh."""
+"""Name of the mesh's only axis."""
 
 
-def task_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices of all processes, or those given, in a row."""
+def task_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns a one-dimensional mesh of the given devices, by default all of all processes."""
     devices = jax.devices() if devices is None else devices
     return Mesh(np.array(devices), (TASK,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A copy on every device."""
+    """Returns the sharding that keeps a copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Copies a pytree that every process has to every device; nothing is sent between processes."""
+    """Copies a pytree that every process holds to every device, without communication."""
     sharding = replicated(mesh)
 
     def place(leaf):
         if sharding.is_fully_addressable:
             return jax.device_put(leaf, sharding)
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             data = place(jax.random.key_data(leaf))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         leaf = np.asarray(leaf)
@@ -43,28 +43,38 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def first_replica(tree: Any) -> Any:
-    """This process's first copy of replicated arrays: what one device computes alone takes it."""
+    """Returns this process's first copy of replicated arrays, for single-device computation."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 class Layout(NamedTuple):
-    """How a meta-batch is computed: `rounds`, one after another, of `together` tasks a device.
+    """How the tasks of a meta-batch are laid out over devices and time.
 
-    There may be more places than tasks; those left over are padding and count for nothing.
+    There may be more slots than tasks; the rest is padding, which counts for nothing.
+
+    Attributes:
+      devices: number of devices.
+      rounds: computed one after another on each device.
+      tasks_per_round: tasks that a device computes at once.
     """
 
     devices: int
     rounds: int
-    together: int
+    tasks_per_round: int
 
     @property
-    def tasks_per_device(self) -> int:
-        return self.rounds * self.together
+    def slots_per_device(self) -> int:
+        """Tasks of a device in all rounds, padding included."""
+        return self.rounds * self.tasks_per_round
 
 
 def task_layout(meta_batch: int, tasks_per_device: int, mesh: Mesh) -> Layout:
-    """The layout with the fewest rounds of at most `tasks_per_device` tasks a device (0 for all), and of
-    those the one with the least padding.
+    """Returns the layout with the fewest rounds, and among those the least padding.
+
+    Args:
+      meta_batch: tasks on all devices together.
+      tasks_per_device: most tasks that a device computes at once; 0 for no limit.
+      mesh: the devices.
 
     Raises:
       UserError: some device would have no task.

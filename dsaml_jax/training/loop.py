@@ -1,42 +1,47 @@
-"""The training loop of one stage: step, log, validate, keep the best; stopped, go on."""
+"""The training loop of one stage: step, log, validate, keep the best, resume."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import logging
-import math
-import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
-import jax
-from tqdm import tqdm
-
-from dsaml_jax.config.experiment import StageConfig
-from dsaml_jax.errors import Interrupted, UserError
-from dsaml_jax.meta.finite import Finite
+from dsaml_jax.errors import Interrupted
+from dsaml_jax.runtime.profiling import NOT_PROFILED, Profiler
 from dsaml_jax.runtime.signals import defer_signals
 from dsaml_jax.training.checkpoints import Checkpoints
-from dsaml_jax.training.metric_writer import MetricWriter
+from dsaml_jax.training.schedule import Schedule
+from dsaml_jax.training.stage_log import StageLog, StepMetrics
 from dsaml_jax.training.state import TrainState
-from dsaml_jax.training.step import Metrics
 
 LOG = logging.getLogger(__name__)
 
-Advance = Callable[[TrainState, int, int], tuple[TrainState, Metrics]]
-"""advance(state, first, count) -> (state, metrics) after `count` meta-steps more than `first`; the
-metrics are stacked where `count` is above 1."""
 
-Validate = Callable[[TrainState], dict[str, float]]
-Diagnose = Callable[[TrainState], dict[str, float]]
-Explain = Callable[[int, Finite], str | None]
-"""explain(step, what is finite) -> why a meta-step was skipped, one sentence, or None."""
+class StageFunctions(NamedTuple):
+    """The functions of a stage that the loop calls.
+
+    Attributes:
+      advance: advance(state, first, count) -> (state, metrics) after `count` more meta-steps than
+        `first`; donates the state.
+      validate: validate(state) -> metrics; "selection", higher is better, chooses the best state.
+      diagnose: diagnose(state) -> values for the log.
+    """
+
+    advance: Callable[[TrainState, int, int], tuple[TrainState, StepMetrics]]
+    validate: Callable[[TrainState], dict[str, float]]
+    diagnose: Callable[[TrainState], dict[str, float]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Fitted:
-    """Attributes: state: the best one by validation; metrics: its validation; seconds: spent."""
+class Fitted(NamedTuple):
+    """The result of a stage.
+
+    Attributes:
+      state: the best one by validation.
+      metrics: of its validation.
+      seconds: wall-clock time spent.
+    """
 
     state: TrainState
     metrics: dict[str, float]
@@ -44,146 +49,80 @@ class Fitted:
 
 
 def fit(
-    name: str,
-    stage: StageConfig,
-    advance: Advance,
+    functions: StageFunctions,
+    schedule: Schedule,
     state: TrainState,
-    validate: Validate,
     checkpoints: Checkpoints,
-    metric_writer: MetricWriter,
-    explain: Explain,
-    diagnose: Diagnose | None = None,
-    diagnose_every: int = 0,
-    steps_per_call: int = 1,
+    log: StageLog,
+    profiler: Profiler = NOT_PROFILED,
 ) -> Fitted:
-    """Takes `stage.steps` meta-steps from `state`, or from the latest checkpoint if there is one.
+    """Trains from `state`, or from the latest checkpoint if there is one, to `schedule.steps`.
 
-    Every `stage.validate_every` steps (and before the first, and after the last) `validate` is
-    called; its "selection" value, higher is better, chooses the state that is returned. Metrics are
-    fetched a step late, so that the device never waits for the log. Where `diagnose_every` is above
-    0, `diagnose` is called as often, and before the first step. `steps_per_call` steps are taken in
-    a call where nothing is due before the last of them, else one.
-
-    There is a checkpoint after every validation and every `stage.checkpoint_every` steps. A signal
-    to stop gets one after the call under way, without the validation or diagnosis that may be due
-    there: they are made up for when the stage is gone on with. So whatever stopped it, and where,
-    the outcome is the same.
+    Validation and diagnosis also run before the first step. Metrics are fetched one call late, so
+    that the device never waits for the log. A checkpoint follows every validation and every
+    `schedule.checkpoint_every` steps. A signal to stop gets a checkpoint after the current call,
+    without the validation or diagnosis that may be due there: they run when the stage resumes. So
+    the result does not depend on where, or by what, training was interrupted.
 
     Raises:
-      UserError: more than `stage.skip_at_most` meta-steps were skipped; says why the last one was.
+      UserError: too many meta-steps were skipped, or a checkpoint cannot be written.
       Interrupted: by SIGTERM or SIGINT; everything is saved.
     """
     started = time.monotonic()
 
-    def validated(state: TrainState) -> dict[str, float]:
-        metrics = validate(state)
-        metric_writer.write(
-            name, int(state.step), {f"validation/{k}": v for k, v in metrics.items()}
-        )
+    def validate(state: TrainState, step: int) -> None:
+        metrics = functions.validate(state)
+        log.scalars("validation", step, metrics)
         checkpoints.save(state, metrics)
-        return metrics
+        if step:
+            LOG.info("%s: step %d, validation CCC %.4f", log.name, step, metrics["selection"])
 
-    def diagnosed(state: TrainState) -> None:
-        found = diagnose(state) if diagnose else {}
-        metric_writer.write(
-            name, int(state.step), {f"diagnostics/{k}": v for k, v in found.items()}
-        )
+    def diagnose(state: TrainState, step: int) -> None:
+        log.scalars("diagnostics", step, functions.diagnose(state))
 
-    def record(first: int, count: int, metrics: Metrics) -> None:
-        for step, each in enumerate(_each(metrics, count), first + 1):
-            values = _shown(each.scalars, bar)
-            finite = {key: value for key, value in values.items() if math.isfinite(value)}
-            metric_writer.write(name, step, finite)
-            if not {"train/loss", "train/gradient_norm"} <= finite.keys():
-                reason = explain(step, each.finite) or f"Step {step}: the meta-gradient overflows."
-                _tell_skipped(name, stage, reason, int(values["train/skipped"]))
-
-    def is_validated(step: int) -> bool:
-        return step % stage.validate_every == 0 or step == stage.steps
-
-    def is_diagnosed(step: int) -> bool:
-        return diagnose_every > 0 and step % diagnose_every == 0
-
-    def is_saved(step: int) -> bool:
-        return step % stage.checkpoint_every == 0
-
-    def in_a_call(step: int) -> int:
-        between = range(step + 1, step + steps_per_call)
-        due = any(is_validated(s) or is_diagnosed(s) or is_saved(s) for s in between)
-        return 1 if due or step + steps_per_call > stage.steps else steps_per_call
-
-    def stop(signal: str, step: int) -> Interrupted:
+    def interrupted(signal: str, step: int) -> Interrupted:
         checkpoints.wait()
-        return Interrupted(f"{name}: stopped by {signal} after step {step} of {stage.steps}")
+        return Interrupted(f"{log.name}: stopped by {signal} after step {step} of {schedule.steps}")
 
-    with defer_signals() as asked:
+    with defer_signals() as received_signal, log, profiler:
         saved = checkpoints.last(state)
         if saved is not None:
             state = saved.state
-            LOG.info("%s: going on from step %d of %d", name, int(state.step), stage.steps)
-        first = int(state.step)
-        if is_diagnosed(first):
-            diagnosed(state)
-        if is_validated(first) and (saved is None or saved.metrics is None):
-            validated(state)
-        if signal := asked():
-            raise stop(signal, first)
-        step, pending = first, None
-        with tqdm(
-            total=stage.steps,
-            initial=first,
-            desc=name,
-            unit="step",
-            disable=not sys.stderr.isatty(),
-        ) as bar:
-            while step < stage.steps:
-                count = in_a_call(step)
-                state, metrics = advance(state, step, count)
-                if pending is not None:
-                    record(*pending)
-                pending = step, count, metrics
-                step += count
-                bar.update(count)
-                signal = asked()
-                saves = bool(signal) or is_saved(step)
-                if saves or is_validated(step) or is_diagnosed(step):
-                    record(*pending)
-                    pending = None
-                if signal:
-                    checkpoints.save(state)
-                    raise stop(signal, step)
-                if is_diagnosed(step):
-                    diagnosed(state)
-                if is_validated(step):
-                    selection = validated(state)["selection"]
-                    LOG.info("%s: step %d, validation CCC %.4f", name, step, selection)
-                elif saves:
-                    checkpoints.save(state)
-        if signal := asked():
-            raise stop(signal, stage.steps)
+            LOG.info("%s: resuming at step %d of %d", log.name, int(state.step), schedule.steps)
+        step = int(state.step)
+        if schedule.diagnoses(step):
+            diagnose(state, step)
+        if schedule.validates(step) and (saved is None or saved.metrics is None):
+            validate(state, step)
+        if signal := received_signal():
+            raise interrupted(signal, step)
+        pending: tuple[int, int, StepMetrics] | None = None
+        while step < schedule.steps:
+            log.progress(step, schedule.steps)
+            count = schedule.next_call(step)
+            state, metrics = profiler(
+                step, count, functools.partial(functions.advance, state, step, count)
+            )
+            if pending is not None:
+                log.training(*pending)
+            pending = step, count, metrics
+            step += count
+            signal = received_signal()
+            if signal or schedule.is_due(step):
+                log.training(*pending)
+                pending = None
+            if signal:
+                checkpoints.save(state)
+                raise interrupted(signal, step)
+            if schedule.diagnoses(step):
+                diagnose(state, step)
+            if schedule.validates(step):
+                validate(state, step)
+            elif schedule.saves(step):
+                checkpoints.save(state)
+        log.progress(step, schedule.steps)
+        if signal := received_signal():
+            raise interrupted(signal, schedule.steps)
     best = checkpoints.best(state)
+    assert best is not None and best.metrics is not None  # the last step is validated
     return Fitted(best.state, best.metrics, time.monotonic() - started)
-
-
-def _tell_skipped(name: str, stage: StageConfig, reason: str, count: int) -> None:
-    """Logs that a meta-step was skipped; raises UserError where that is one too many."""
-    if count > stage.skip_at_most:
-        raise UserError(
-            f"{name}: {reason} Skipped meta-steps: {count}, more than {name}.skip_at_most = "
-            f"{stage.skip_at_most}; the checkpoints before are kept."
-        )
-    LOG.warning("%s: %s The meta-step is skipped (%d so far).", name, reason, count)
-
-
-def _each(metrics: Metrics, count: int) -> list[Metrics]:
-    """Of each meta-step in a call, on the host."""
-    metrics = jax.device_get(metrics)
-    if count == 1:
-        return [metrics]
-    return [jax.tree.map(lambda x, i=i: x[i], metrics) for i in range(count)]
-
-
-def _shown(scalars: Mapping[str, Any], bar: tqdm) -> dict[str, float]:
-    values = {name: float(value) for name, value in scalars.items()}
-    bar.set_postfix(loss=f"{values['loss']:.3f}", score=f"{values['score']:.3f}", refresh=False)
-    return {f"train/{name}": value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Metrics as they come: one JSON object a line, and TensorBoard events."""
+"""Metrics of a run: one JSON object per line, and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
 from dsaml_jax.runtime.files import cannot_write
 
 FLUSH_S = 60
-"""Seconds after which TensorBoard sees what is new."""
+"""Seconds between flushes of TensorBoard events."""
 
 
 class MetricWriter:
     """Writes `metrics.jsonl` and `tensorboard/` in a workdir; a context manager.
 
-    Events are written here and not by tensorboardX's thread: that thread dies on a full disk, and
-    whoever goes on writing then waits for it for ever.
+    Events are written by the caller's thread, not by tensorboardX's: that one dies on a full disk,
+    and the next write would then block forever.
 
     Raises:
-      UserError: (from every method) they cannot be written.
+      UserError: (from every method) the files cannot be written.
     """
 
     def __init__(self, workdir: Path):
@@ -57,7 +57,7 @@ class MetricWriter:
             raise cannot_write(self._path, error) from error
 
     def read(self, stage: str) -> list[dict[str, Any]]:
-        """What has been written of a stage; of a step that was run twice, the later."""
+        """Returns the rows of a stage in the order of steps; a repeated step's later values win."""
         merged: dict[int, dict[str, Any]] = {}
         for line in self._path.read_text().splitlines():
             row = json.loads(line)
@@ -68,7 +68,7 @@ class MetricWriter:
     def __enter__(self) -> MetricWriter:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         try:
             self._file.close()
             self._events.close()
@@ -77,7 +77,7 @@ class MetricWriter:
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Cuts off a last line that was not written to its end: its step is run again."""
+    """Truncates a partially written last line; its step runs again."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):

@@ -5,34 +5,42 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import optax
 from jax.sharding import Mesh
 
+from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.audio.features import embedding_size
 from dsaml_jax.commands.workdir import resolved_config
-from dsaml_jax.config.experiment import Experiment, StageConfig, TaskConfig
+from dsaml_jax.config.experiment import (
+    Experiment,
+    StageConfig,
+    TaskConfig,
+)
 from dsaml_jax.config.inner import InnerConfig, check_adapted
 from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.data.fingerprint import fingerprint
 from dsaml_jax.data.tasks import check_tasks
 from dsaml_jax.errors import UserError
-from dsaml_jax.evaluation.eval_set import Weights, make_eval_set, make_predictor, predict_windows
+from dsaml_jax.evaluation.eval_set import make_eval_set, make_predictor, predict_windows
 from dsaml_jax.evaluation.metrics import annotator_means, average, sequence_metrics
 from dsaml_jax.evaluation.windows import splice_windows
 from dsaml_jax.meta.finite import Finite, nonfinite_message
-from dsaml_jax.model import MODULES, initialize
+from dsaml_jax.model import MODULES, DSAMLConfig, initialize
+from dsaml_jax.model.weights import Weights
 from dsaml_jax.reports import figures
+from dsaml_jax.runtime.profiling import Profiler
 from dsaml_jax.training.batch_source import BatchSource, open_batch_source
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.devices import first_replica, replicate, task_mesh
 from dsaml_jax.training.diagnosis import check_study, logged_diagnosis
-from dsaml_jax.training.loop import Advance, Explain, fit
+from dsaml_jax.training.loop import Fitted, StageFunctions, fit
 from dsaml_jax.training.metric_writer import MetricWriter
+from dsaml_jax.training.schedule import Schedule
+from dsaml_jax.training.stage_log import ExplainSkip, StageLog, StepMetrics
 from dsaml_jax.training.state import TrainState, initial_state, restart
 from dsaml_jax.training.step import MetaStep, drawn_annotators, make_meta_step
 
@@ -42,10 +50,12 @@ WEIGHTS_STREAM, POPULATION_STREAM, META_STREAM = range(3)
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """Attributes:
-    population: the weights that validation chose.
-    meta: likewise of the meta-learned model; None with consensus labels.
-    validation: {stage: metrics} of the weights chosen.
+    """The weights that validation chose.
+
+    Attributes:
+      population: of the model that does not adapt.
+      meta: of the meta-learned model; None with consensus labels.
+      validation: {stage: metrics} at those weights.
     """
 
     population: Weights
@@ -54,7 +64,14 @@ class Trained:
 
 
 class Stage(NamedTuple):
-    """Attributes: name; config: of the stage; inner: its inner loop; stream: of randomness."""
+    """One stage of training.
+
+    Attributes:
+      name: "population" or "meta".
+      config: its optimizer and schedule.
+      inner: its inner loop.
+      stream: of the run's random streams.
+    """
 
     name: str
     config: StageConfig
@@ -63,10 +80,10 @@ class Stage(NamedTuple):
 
 
 def training_stages(experiment: Experiment) -> list[Stage]:
-    """What is trained, in this order.
+    """Returns the stages in the order of training.
 
-    The population model is trained as the meta-learned one is, with no inner step (K = 0): on
-    clips of one annotator at a time, which with consensus labels is everyone.
+    The population model is trained like the meta-learned one but without inner steps (K = 0), on
+    clips of one annotator at a time; with consensus labels that annotator is everyone.
     """
     no_adaptation = experiment.inner.without_steps()
     stages = [Stage("population", experiment.population, no_adaptation, POPULATION_STREAM)]
@@ -75,8 +92,16 @@ def training_stages(experiment: Experiment) -> list[Stage]:
     return stages
 
 
-def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> Trained:
-    """Trains every stage; goes on from checkpoints if there are any.
+def train(
+    experiment: Experiment, corpora: Mapping[str, Corpus], workdir: Path, profile_steps: int = 0
+) -> Trained:
+    """Trains every stage, resuming from checkpoints if there are any.
+
+    Args:
+      experiment: the config.
+      corpora: by split; "train" and "validation" are used.
+      workdir: gets checkpoints, metrics, and learning curves.
+      profile_steps: meta-steps of each stage to trace into `workdir/profile/STAGE`; 0 for none.
 
     Raises:
       UserError: a split has too few songs or annotators.
@@ -85,117 +110,124 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
     check_tasks(
         corpora["train"], meta_batch=tasks.meta_batch, support=tasks.support, source="train"
     )
-    if experiment.diagnostics.every and any(s.inner.steps for s in training_stages(experiment)):
-        check_study(experiment)
-    key, mesh = jax.random.key(experiment.seed), task_mesh()
-    tables = corpora["train"].tables
-    about = {
+    stages = training_stages(experiment)
+    if experiment.diagnostics.every and any(stage.inner.steps for stage in stages):
+        check_study(experiment.inner, tasks)
+    run_metadata = {
         "config": resolved_config(experiment),
         "seed": experiment.seed,
         "data": fingerprint(corpora),
     }
-    fitted = {}
-    with MetricWriter(workdir) as metric_writer:
-        for stage in training_stages(experiment):
-            optimizer = stage.config.build_optimizer(stage.inner)
-            start = _initial(experiment, stage)
+    key, mesh = jax.random.key(experiment.seed), task_mesh()
+    fitted: dict[str, Fitted] = {}
+    with MetricWriter(workdir) as writer:
+        for stage in stages:
+            start = _initial_state(experiment, stage)
             if stage.name == "meta" and experiment.meta_from_population:
-                population = first_replica(fitted["population"].state)
-                start = restart(
-                    population.params, population.batch_stats, stage.inner.loop(), optimizer
-                )
+                start = _restart(stage, first_replica(fitted["population"].state.weights))
             stage_key = jax.random.fold_in(key, stage.stream)
-            with (
-                contextlib.closing(
-                    Checkpoints(workdir / "checkpoints" / stage.name, about)
-                ) as checkpoints,
-                open_batch_source(tables, tasks, stage_key, mesh) as batch_source,
-            ):
+            with contextlib.ExitStack() as stack:
+                checkpoints = stack.enter_context(
+                    contextlib.closing(
+                        Checkpoints(workdir / "checkpoints" / stage.name, run_metadata)
+                    )
+                )
+                source = stack.enter_context(
+                    open_batch_source(corpora["train"].tables, tasks, stage_key, mesh)
+                )
                 fitted[stage.name] = fit(
-                    stage.name,
-                    stage.config,
-                    _advance(experiment, stage, optimizer, batch_source, stage_key, mesh),
+                    StageFunctions(
+                        _advance(experiment.model, tasks, stage, source, stage_key, mesh),
+                        validation(experiment, corpora["validation"], stage.inner),
+                        logged_diagnosis(experiment, corpora["train"].tables),
+                    ),
+                    _schedule(experiment, stage),
                     replicate(start, mesh),
-                    validation(experiment, corpora["validation"], stage.inner),
                     checkpoints,
-                    metric_writer,
-                    _explanation(tasks, corpora["train"], stage, stage_key),
-                    logged_diagnosis(experiment, tables),
-                    experiment.diagnostics.every if stage.inner.steps else 0,
-                    tasks.steps_per_call,
+                    StageLog(
+                        stage.name,
+                        writer,
+                        _explain_skip(tasks, corpora["train"], stage, stage_key),
+                        stage.config.skip_at_most,
+                    ),
+                    Profiler(workdir / "profile" / stage.name, profile_steps),
                 )
         for name in fitted:
-            figures.learning_curves(
-                workdir / "figures" / f"learning_{name}.png", metric_writer.read(name)
-            )
+            figures.learning_curves(workdir / "figures" / f"learning_{name}.png", writer.read(name))
     return _trained({name: (each.state, each.metrics) for name, each in fitted.items()})
 
 
 def restore(
-    experiment: Experiment, workdir: Path, corpora: dict[str, Corpus] | None = None
+    experiment: Experiment, workdir: Path, corpora: Mapping[str, Corpus] | None = None
 ) -> Trained:
-    """The weights that validation chose in an earlier run of `train`.
+    """Returns the weights that validation chose in an earlier run of `train`.
+
+    Args:
+      experiment: the config of that run.
+      workdir: of that run.
+      corpora: the data it was trained on; if given, they must be the same.
 
     Raises:
-      UserError: there are none; or they were trained on other data than `corpora`, if those are
-        given.
+      UserError: there are no weights, or they were trained on other data.
     """
-    found = {}
-    about = {} if corpora is None else {"data": fingerprint(corpora)}
+    best = {}
+    metadata = {} if corpora is None else {"data": fingerprint(corpora)}
     for stage in training_stages(experiment):
-        checkpoints = Checkpoints(workdir / "checkpoints" / stage.name, about)
-        best = checkpoints.best(replicate(_initial(experiment, stage), task_mesh()))
-        checkpoints.close()
-        if best is None:
+        with contextlib.closing(
+            Checkpoints(workdir / "checkpoints" / stage.name, metadata)
+        ) as checkpoints:
+            saved = checkpoints.best(replicate(_initial_state(experiment, stage), task_mesh()))
+        if saved is None or saved.metrics is None:
             raise UserError(
                 f"{workdir} holds no {stage.name} checkpoint yet; run --mode=train first."
             )
-        found[stage.name] = best
-    return _trained(found)
+        best[stage.name] = saved.state, saved.metrics
+    return _trained(best)
 
 
 def validation(
     experiment: Experiment, corpus: Corpus, inner: InnerConfig
 ) -> Callable[[TrainState], dict[str, float]]:
-    """validate(state) -> CCC, PCC, RMSE before and after adapting; CCC after it selects."""
+    """Returns validate(state) -> CCC, PCC, RMSE before and after adapting.
+
+    "selection", by which the best state is chosen, is the CCC after adapting.
+    """
     eval_set = make_eval_set(experiment, corpus, "validation")
     sequences = eval_set.sequences
     predict = make_predictor(experiment.model, inner, experiment.evaluation.chunk)
 
     def validate(state: TrainState) -> dict[str, float]:
-        weights = _weights(state)
+        weights = first_replica(state.weights)
         before = splice_windows(predict_windows(experiment.model, weights, eval_set), eval_set.plan)
-        scored = {"population" if inner.steps == 0 else "unadapted": before}
+        curves_by_method = {"population" if inner.steps == 0 else "unadapted": before}
         if inner.steps:
-            scored["adapted"] = predict(weights, eval_set, eval_set.episodes.support)[0]
+            assert eval_set.episodes is not None  # personal labels: check_tasks has passed
+            curves_by_method["adapted"] = predict(weights, eval_set, eval_set.episodes.support)[0]
         metrics = {}
-        for row, curves in scored.items():
-            each = sequence_metrics(curves, sequences.curve, sequences.valid, name=row)
-            means = average(annotator_means(each, sequences.unit))
-            metrics |= {f"{row}/{name}": means[name] for name in ("ccc", "pcc", "rmse")}
+        for method, curves in curves_by_method.items():
+            per_sequence = sequence_metrics(curves, sequences.curve, sequences.valid, name=method)
+            means = average(annotator_means(per_sequence, sequences.unit))
+            metrics |= {f"{method}/{name}": means[name] for name in ("ccc", "pcc", "rmse")}
             metrics["selection"] = means["ccc"]
         return metrics
 
     return validate
 
 
-def check_inner(experiment: Experiment) -> None:
-    """Raises UserError where a pattern of `inner.adapt` matches nothing; computes nothing."""
+def check_inner(inner: InnerConfig, model: DSAMLConfig, audio: AudioConfig) -> None:
+    """Raises UserError if a pattern of `inner.adapt` matches no weight; computes nothing."""
     variables = jax.eval_shape(
-        lambda key: initialize(
-            experiment.model, key, experiment.audio.image, embedding_size(experiment.audio)
-        ),
-        jax.random.key(0),
+        lambda key: initialize(model, key, audio.image, embedding_size(audio)), jax.random.key(0)
     )
-    check_adapted(experiment.inner, variables["params"])
+    check_adapted(inner, variables["params"])
 
 
 def initial_meta_state(experiment: Experiment) -> TrainState:
-    """Of meta-learning from fresh weights."""
-    return _initial(experiment, Stage("meta", experiment.meta, experiment.inner, META_STREAM))
+    """Returns step 0 of meta-learning with fresh weights."""
+    return _initial_state(experiment, Stage("meta", experiment.meta, experiment.inner, META_STREAM))
 
 
-def _initial(experiment: Experiment, stage: Stage) -> TrainState:
+def _initial_state(experiment: Experiment, stage: Stage) -> TrainState:
     return initial_state(
         experiment.model,
         stage.inner.loop(),
@@ -206,34 +238,48 @@ def _initial(experiment: Experiment, stage: Stage) -> TrainState:
     )
 
 
+def _restart(stage: Stage, weights: Weights) -> TrainState:
+    """Returns step 0 of a stage that starts from an earlier stage's weights."""
+    optimizer = stage.config.build_optimizer(stage.inner)
+    return restart(weights.params, weights.batch_stats, stage.inner.loop(), optimizer)
+
+
+def _schedule(experiment: Experiment, stage: Stage) -> Schedule:
+    return Schedule(
+        steps=stage.config.steps,
+        validate_every=stage.config.validate_every,
+        checkpoint_every=stage.config.checkpoint_every,
+        diagnose_every=experiment.diagnostics.every if stage.inner.steps else 0,
+        steps_per_call=experiment.tasks.steps_per_call,
+    )
+
+
 def _advance(
-    experiment: Experiment,
+    model: DSAMLConfig,
+    tasks: TaskConfig,
     stage: Stage,
-    optimizer: optax.GradientTransformation,
-    batch_source: BatchSource,
+    source: BatchSource,
     key: jax.Array,
     mesh: Mesh,
-) -> Advance:
-    """Takes meta-steps of a stage, from a program for each number of them in a call."""
+) -> Callable[[TrainState, int, int], tuple[TrainState, StepMetrics]]:
+    """Returns `StageFunctions.advance`; compiles one program for each number of steps a call."""
     key = replicate(key, mesh)
+    optimizer = stage.config.build_optimizer(stage.inner)
 
     @functools.cache
     def program(count: int) -> MetaStep:
-        steps = stage.config.steps
-        return make_meta_step(
-            experiment.model, experiment.tasks, stage.inner, optimizer, steps, mesh, count
-        )
+        return make_meta_step(model, tasks, stage.inner, optimizer, stage.config.steps, mesh, count)
 
-    def advance(state: TrainState, first: int, count: int):
-        return program(count)(state, batch_source(first, count), key)
+    def advance(state: TrainState, first: int, count: int) -> tuple[TrainState, StepMetrics]:
+        return program(count)(state, source(first, count), key)
 
     return advance
 
 
-def _explanation(tasks: TaskConfig, corpus: Corpus, stage: Stage, key: jax.Array) -> Explain:
-    """explain(step, finite): names the annotators too, who are drawn once more for it."""
+def _explain_skip(tasks: TaskConfig, corpus: Corpus, stage: Stage, key: jax.Array) -> ExplainSkip:
+    """Returns explain_skip(step, finite), which draws the step's annotators again to name them."""
 
-    def explain(step: int, finite: Finite) -> str | None:
+    def explain_skip(step: int, finite: Finite) -> str | None:
         drawn = drawn_annotators(tasks, corpus.tables, key, step - 1)
         return nonfinite_message(
             finite,
@@ -243,18 +289,14 @@ def _explanation(tasks: TaskConfig, corpus: Corpus, stage: Stage, key: jax.Array
             names=[f"annotator {corpus.annotator_ids[i]}" for i in drawn],
         )
 
-    return explain
+    return explain_skip
 
 
-def _trained(found: dict[str, tuple[TrainState, dict[str, float]]]) -> Trained:
+def _trained(best: Mapping[str, tuple[TrainState, dict[str, float]]]) -> Trained:
+    """Collects the best state of each stage, on one device: evaluation is not sharded."""
+    weights = {name: first_replica(state.weights) for name, (state, _) in best.items()}
     return Trained(
-        _weights(found["population"][0]),
-        _weights(found["meta"][0]) if "meta" in found else None,
-        {name: metrics for name, (_, metrics) in found.items()},
+        weights["population"],
+        weights.get("meta"),
+        {name: metrics for name, (_, metrics) in best.items()},
     )
-
-
-def _weights(state: TrainState) -> Weights:
-    """On one device: evaluation is not spread over devices."""
-    state = first_replica(state)
-    return Weights(state.params, state.batch_stats, state.rates)

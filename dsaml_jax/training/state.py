@@ -1,4 +1,4 @@
-"""What training carries from step to step: a pytree, and nothing else."""
+"""The state that training carries from step to step: one pytree."""
 
 from __future__ import annotations
 
@@ -10,29 +10,24 @@ import optax
 
 from dsaml_jax.meta import InnerLoop, MetaParams
 from dsaml_jax.model import DSAMLConfig, initialize
+from dsaml_jax.model.weights import Weights
 
 
 class TrainState(NamedTuple):
-    """Attributes:
-    step: meta-steps taken, int32 scalar.
-    params: the shared weights θ.
-    rates: learned inner rates; {} where they are fixed.
-    batch_stats: running statistics of the normalization; {} where none are tracked.
-    outer: state of the outer optimizer of (params, rates).
-    skipped: meta-steps, of those taken, that moved nothing: loss or gradient was not finite.
+    """State of one stage of training.
+
+    Attributes:
+      step: meta-steps taken, int32 scalar.
+      weights: what the outer optimizer moves, and the running statistics.
+      opt_state: state of the outer optimizer of `weights.meta_params`.
+      skipped: number of meta-steps that left the weights unchanged because the loss or the
+        gradient was not finite, int32 scalar.
     """
 
     step: jax.Array
-    params: Any
-    rates: Any
-    batch_stats: Any
-    outer: optax.OptState
+    weights: Weights
+    opt_state: optax.OptState
     skipped: jax.Array
-
-    @property
-    def meta_params(self) -> MetaParams:
-        """The meta-parameters, which the outer optimizer moves."""
-        return MetaParams(self.params, self.rates)
 
 
 def initial_state(
@@ -43,7 +38,7 @@ def initial_state(
     image: tuple[int, int],
     embedding_dim: int,
 ) -> TrainState:
-    """Fresh weights for images of T x F and embeddings of G values."""
+    """Returns step 0 with fresh weights for images of T x F and embeddings of G values."""
     variables = initialize(config, key, image, embedding_dim)
     return restart(variables["params"], variables.get("batch_stats", {}), inner, optimizer)
 
@@ -51,8 +46,12 @@ def initial_state(
 def restart(
     params: Any, batch_stats: Any, inner: InnerLoop, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """Step 0 with copies of given weights (training donates its own) and a fresh optimizer."""
+    """Returns step 0 with copies of the given weights and a fresh optimizer.
+
+    They are copies because the training step donates its state.
+    """
     params, batch_stats = jax.tree.map(jnp.copy, (params, batch_stats))
     meta_params = MetaParams(params, inner.initial_rates(params))
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, *meta_params, batch_stats, optimizer.init(meta_params), jnp.copy(zero))
+    weights = Weights(meta_params, batch_stats)
+    return TrainState(zero, weights, optimizer.init(meta_params), jnp.copy(zero))

@@ -16,35 +16,32 @@ import optax
 import pytest
 
 from dsaml_jax.commands.workdir import lock_workdir, open_workdir
-from dsaml_jax.config.experiment import StageConfig, experiment_from_config
-from dsaml_jax.config.optimizers import OptimizerConfig
+from dsaml_jax.config.experiment import experiment_from_config
 from dsaml_jax.errors import Interrupted, UserError
 from dsaml_jax.meta import MetaParams, TaskResult
 from dsaml_jax.meta.finite import finiteness
+from dsaml_jax.model.weights import Weights
 from dsaml_jax.runtime import files
 from dsaml_jax.runtime.signals import defer_signals
 from dsaml_jax.training.checkpoints import Checkpoints
-from dsaml_jax.training.loop import fit
+from dsaml_jax.training.loop import StageFunctions, fit
 from dsaml_jax.training.metric_writer import MetricWriter
+from dsaml_jax.training.schedule import Schedule
+from dsaml_jax.training.stage_log import StageLog, StepMetrics
 from dsaml_jax.training.state import TrainState
-from dsaml_jax.training.step import Metrics
 from tests import tiny
 
 KEY = jax.random.key(0)
-STAGE = StageConfig(
-    steps=10,
-    optimizer=OptimizerConfig("sgd", {"learning_rate": 0.1}),
-    clip_norm=0.0,
-    decay="constant",
-    validate_every=4,
-    checkpoint_every=3,
-    skip_at_most=2,
-)
+SCHEDULE = Schedule(steps=10, validate_every=4, checkpoint_every=3, diagnose_every=5)
+
+
+def weights_of(w):
+    return Weights(MetaParams({"w": w}, {}), {})
 
 
 def state_at(step, size=64):
     count = jnp.array(step, jnp.int32)
-    return TrainState(count, {"w": jnp.zeros(size)}, {}, {}, (), jnp.zeros_like(count))
+    return TrainState(count, weights_of(jnp.zeros(size)), (), jnp.zeros_like(count))
 
 
 @jax.jit
@@ -52,15 +49,16 @@ def walk(state, tables, key):
     """A step of no model: weights walk at random; at steps 8 and 9 a gradient is not finite."""
     step = state.step + 1
     bad = tables is not None and ((step == 8) | (step == 9))
-    drawn = jax.random.normal(jax.random.fold_in(key, step), (2, *state.params["w"].shape))
+    drawn = jax.random.normal(jax.random.fold_in(key, step), (2, *state.weights.params["w"].shape))
     gradient = jnp.where(bad, jnp.nan, drawn)
     result = TaskResult(jnp.ones(2), jnp.ones((2, 1)), None, {})
     finite = finiteness(result, MetaParams({"predictor": gradient}, {}))
     skipped = state.skipped + jnp.isnan(gradient).any()
     norm = optax.global_norm(gradient)
     scalars = {"loss": norm, "score": norm, "gradient_norm": norm, "skipped": skipped}
-    moved = jnp.where(bad, state.params["w"], state.params["w"] + gradient.mean(0))
-    return state._replace(step=step, params={"w": moved}, skipped=skipped), Metrics(scalars, finite)
+    moved = jnp.where(bad, state.weights.params["w"], state.weights.params["w"] + gradient.mean(0))
+    state = state._replace(step=step, weights=weights_of(moved), skipped=skipped)
+    return state, StepMetrics(scalars, finite)
 
 
 class Run:
@@ -68,8 +66,9 @@ class Run:
 
     per_call = 1
 
-    def __init__(self, folder, stage=STAGE, tables=None, size=64):
-        self.folder, self.stage, self.tables, self.size = folder, stage, tables, size
+    def __init__(self, folder, skip_at_most=2, tables=None, size=64):
+        self.folder, self.tables, self.size = folder, tables, size
+        self.skip_at_most = skip_at_most
         self.validated, self.diagnosed, self.calls, self.at = [], [], [], {}
 
     def validate(self, state):
@@ -96,17 +95,11 @@ class Run:
         checkpoints = Checkpoints(self.folder / "checkpoints", {"data": {"train": {"songs": 3}}})
         with contextlib.closing(checkpoints), MetricWriter(self.folder) as metric_writer:
             fitted = fit(
-                name="meta",
-                stage=self.stage,
-                advance=self.advance,
-                state=state_at(0, self.size),
-                validate=self.validate,
-                checkpoints=checkpoints,
-                metric_writer=metric_writer,
-                explain=lambda step, finite: None,
-                diagnose=self.diagnose,
-                diagnose_every=5,
-                steps_per_call=self.per_call,
+                StageFunctions(self.advance, self.validate, self.diagnose),
+                dataclasses.replace(SCHEDULE, steps_per_call=self.per_call),
+                state_at(0, self.size),
+                checkpoints,
+                StageLog("meta", metric_writer, lambda step, finite: None, self.skip_at_most),
             )
             return fitted, checkpoints.last(state_at(0, self.size)).state
 
@@ -122,8 +115,10 @@ def test_several_steps_a_call_end_at_whatever_is_due(whole, tmp_path, per_call):
     run.per_call = per_call
     fitted, last = run()
     theirs, their_last, log = whole
-    np.testing.assert_array_equal(last.params["w"], their_last.params["w"])
-    np.testing.assert_array_equal(fitted.state.params["w"], theirs.state.params["w"])
+    np.testing.assert_array_equal(last.weights.params["w"], their_last.weights.params["w"])
+    np.testing.assert_array_equal(
+        fitted.state.weights.params["w"], theirs.state.weights.params["w"]
+    )
     assert run.log() == log
     calls = {2: [2, 1, 1, 1, 1, 2, 1, 1], 3: [3, 1, 1, 1, 1, 1, 1, 1]}
     assert run.calls == calls[per_call]
@@ -208,8 +203,8 @@ def test_outside_training_a_signal_ends_the_process_even_where_exceptions_are_sw
     """As in a callback of the garbage collector, which prints what is raised and goes on."""
     program = (
         "import gc, os, signal\n"
-        "from dsaml_jax.runtime.signals import at_once\n"
-        "with at_once(75):\n"
+        "from dsaml_jax.runtime.signals import exit_on_signal\n"
+        "with exit_on_signal(75):\n"
         "    gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGTERM))\n"
         "    gc.collect()\n"
         "print('still alive')\n"
@@ -231,13 +226,12 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_told(tmp_path, caplog
 
 @pytest.mark.parametrize(("at_most", "at"), [(1, 9), (0, 8)])
 def test_one_skipped_step_too_many_ends_the_run_with_the_checkpoints_kept(tmp_path, at_most, at):
-    stage = dataclasses.replace(STAGE, skip_at_most=at_most)
     sentence = rf"Step {at}: .*: {at - 7}, more than meta\.skip_at_most = {at_most}; the"
     for _ in range(2):  # and again: it is no accident
         with pytest.raises(UserError, match=sentence):
-            Run(tmp_path, stage, tables=True)()
+            Run(tmp_path, at_most, tables=True)()
         with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
-            assert np.isfinite(checkpoints.last(state_at(0)).state.params["w"]).all()
+            assert np.isfinite(checkpoints.last(state_at(0)).state.weights.params["w"]).all()
 
 
 def spoil(folder, how):
@@ -276,7 +270,7 @@ def test_where_no_checkpoint_can_be_read_none_is_touched(tmp_path):
     folder = tmp_path / "checkpoints"
     for each in folder.iterdir():
         spoil(each, "gone")
-    with pytest.raises(UserError, match=r"of 3 checkpoints none can be read.*begin this stage"):
+    with pytest.raises(UserError, match=r"none of 3 checkpoints can be read.*restart this stage"):
         Run(tmp_path)()
     assert sorted(path.name for path in folder.iterdir()) == ["10", "4", "9"]
 

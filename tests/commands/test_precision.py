@@ -12,7 +12,7 @@ from dsaml_jax.data.tasks import Draw
 from dsaml_jax.meta import adapt
 from dsaml_jax.model.objective import dsaml_problem
 from dsaml_jax.training.state import initial_state
-from dsaml_jax.training.step import draw_step, make_meta_step, task_of
+from dsaml_jax.training.step import draw_step, gather_task, make_meta_step
 from tests.device_runs import EMBEDDING, IMAGE, OUTER, inner_of, model_of, random_tables
 
 KEY = jax.random.key(3)
@@ -29,9 +29,9 @@ def found():
         inner = dataclasses.replace(inner_of("second_order"), rates="fixed")
         start = initial_state(model, inner.loop(), OUTER, KEY, IMAGE, EMBEDDING)
         draw, _ = draw_step(TASKS, tables, KEY, 0)
-        task = task_of(Draw(*(x[0] for x in draw)), tables, start.batch_stats)
+        task = gather_task(Draw(*(x[0] for x in draw)), tables, start.weights.batch_stats)
         loss = dsaml_problem(model, train=True).loss
-        adapted = adapt(loss, inner.loop(), start.meta_params, task.support, KEY)
+        adapted = adapt(loss, inner.loop(), start.weights.meta_params, task.support, KEY)
         step = make_meta_step(model, TASKS, inner, OUTER, 1)
         text = step.lower(start, tables, KEY).as_text()
         before = jax.tree.map(np.asarray, start)
@@ -66,7 +66,7 @@ def test_bfloat16_computes_nearly_the_same(found):
                 np.ravel(np.asarray(a) - b)
                 for a, b in zip(
                     jax.tree.leaves(run["adapted"].params),
-                    jax.tree.leaves(run["before"].params),
+                    jax.tree.leaves(run["before"].weights.params),
                     strict=True,
                 )
             ]

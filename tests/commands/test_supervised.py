@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from dsaml_jax.commands.train import run
+from dsaml_jax.commands.evaluate import evaluate
+from dsaml_jax.commands.train import train
 from dsaml_jax.commands.workdir import open_workdir
 from dsaml_jax.config.experiment import experiment_from_config
 from dsaml_jax.data.loading import load_corpora
@@ -24,7 +25,7 @@ def experiment(folder, **changes):
 def finished(tmp_path, **changes):
     chosen = experiment(tmp_path / "prepared", **changes)
     workdir = open_workdir(tmp_path / "run", chosen, fresh=True)
-    return chosen, workdir, run(chosen, workdir, "train")
+    return chosen, workdir, train(chosen, workdir)
 
 
 def test_labels_of_everyone_train_one_model_and_test_it_on_songs(tmp_path):
@@ -47,7 +48,7 @@ def test_labels_of_everyone_train_one_model_and_test_it_on_songs(tmp_path):
     assert [each.name for each in (workdir / "checkpoints").iterdir()] == ["population"]
     assert "over 4 songs" in (workdir / "results.md").read_text()
     assert (workdir / "figures" / "listeners.png").exists()
-    again = run(chosen, workdir, "evaluate")
+    again = evaluate(chosen, workdir)
     assert again["supervised"].to_json() == found.to_json()
 
 

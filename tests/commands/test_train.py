@@ -15,15 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dsaml_jax.commands.evaluate import evaluate
 from dsaml_jax.commands.study import study_checkpoint
-from dsaml_jax.commands.train import run
+from dsaml_jax.commands.train import train
 from dsaml_jax.commands.workdir import open_workdir
 from dsaml_jax.config.experiment import experiment_from_config
 from dsaml_jax.data.loading import load_corpora
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.methods import METHOD_ORDER
 from dsaml_jax.preparation.songs import prepared_songs
-from dsaml_jax.training.stages import initial_meta_state, restore, train
+from dsaml_jax.training.stage_log import StageLog
+from dsaml_jax.training.stages import initial_meta_state, restore
 from dsaml_jax.training.step import make_meta_step
 from tests import tiny
 
@@ -49,7 +51,7 @@ def finished(tmp_path_factory, prepared):
     tiny_experiment = experiment(prepared)
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     workdir = open_workdir(folder, tiny_experiment, fresh=True)
-    return workdir, run(tiny_experiment, workdir, "train")["cross_song"]
+    return workdir, train(tiny_experiment, workdir)["cross_song"]
 
 
 def test_a_new_song_can_be_scaled_as_those_trained_on(finished, prepared):
@@ -102,7 +104,7 @@ def test_workdir_tells_what_was_run(finished):
 def test_evaluation_again_gives_the_same_results(finished, prepared):
     workdir, results = finished
     before = (workdir / "results.json").read_text()
-    again = run(experiment(prepared), workdir, "evaluate")["cross_song"]
+    again = evaluate(experiment(prepared), workdir)["cross_song"]
     assert again.to_json() == results.to_json()
     assert (workdir / "results.json").read_text() == before
 
@@ -141,24 +143,21 @@ def test_a_checkpoint_is_studied(finished, prepared):
 
 def test_a_stopped_run_goes_on_to_the_same_weights(finished, prepared, tmp_path, monkeypatch):
     """Stopped in the second stage after step 2, and started again: as if never stopped."""
-    from dsaml_jax.training import loop
-
     whole = experiment(prepared)
     workdir = open_workdir(tmp_path / "run", whole, fresh=True)
-    fetch, seen = loop._shown, []
+    write, seen = StageLog.scalars, []
 
-    def stop_after_three(metrics, bar):
-        values = fetch(metrics, bar)
-        seen.append("train/support_loss_first" in values)
+    def stop_at_the_third(log, kind, step, values):
+        seen.append("support_loss_first" in values)
         if sum(seen) == 3:
             raise KeyboardInterrupt
-        return values
+        write(log, kind, step, values)
 
-    monkeypatch.setattr(loop, "_shown", stop_after_three)
+    monkeypatch.setattr(StageLog, "scalars", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        run(whole, workdir, "train")
-    monkeypatch.setattr(loop, "_shown", fetch)
-    run(whole, workdir, "train")
+        train(whole, workdir)
+    monkeypatch.setattr(StageLog, "scalars", write)
+    train(whole, workdir)
     theirs, ours = restore(whole, finished[0]), restore(whole, workdir)
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -192,7 +191,7 @@ def test_adapting_weights_that_there_are_not_is_refused_before_data_are_prepared
     nothing = experiment(str(tmp_path / "prepared"), **{"inner.adapt": "predictor, transformr"})
     workdir = open_workdir(tmp_path / "run", nothing, fresh=True)
     with pytest.raises(UserError, match=r"inner\.adapt: .*'transformr' .*'transformer'"):
-        run(nothing, workdir, "train")
+        train(nothing, workdir)
     assert not (tmp_path / "prepared").exists()
 
 
@@ -241,7 +240,7 @@ def test_a_poisoned_song_skips_the_steps_that_draw_it_and_ends_the_run(prepared,
     )
     over = r"population\.skip_at_most = 1; the checkpoints before are kept\.$"
     with pytest.raises(UserError, match=f"^{sentence}{over}"):
-        train(once, spoilt, open_workdir(tmp_path / "run", once, fresh=True))
+        stages.train(once, spoilt, open_workdir(tmp_path / "run", once, fresh=True))
     assert re.search(rf"{sentence}The meta-step is skipped \(1 so far\)", caplog.text)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     counts = [line["train/skipped"] for line in lines if "train/skipped" in line]
@@ -271,7 +270,7 @@ def test_a_skipped_meta_step_moves_nothing_and_another_only_as_it_should(prepare
     ours, metrics = step(bad, tables, KEY)
     same(ours, theirs._replace(skipped=1))
     assert int(metrics.scalars["skipped"]) == 1
-    moved = jax.tree.map(lambda x, y: np.any(x != y), ours.params, before.params)
+    moved = jax.tree.map(lambda x, y: np.any(x != y), ours.weights.params, before.weights.params)
     assert any(jax.tree.leaves(moved))
 
 
@@ -279,7 +278,7 @@ def test_support_that_leaves_nothing_to_test_is_refused(tmp_path, prepared):
     greedy = experiment(prepared, **{"tasks.support": 3})
     workdir = open_workdir(tmp_path / "run", greedy, fresh=True)
     with pytest.raises(UserError, match=r"tasks\.support = 3"):
-        run(greedy, workdir, "train")
+        train(greedy, workdir)
 
 
 @pytest.mark.parametrize(

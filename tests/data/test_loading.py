@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from configs import base
+from dsaml_jax.config.experiment import experiment_from_config
+from dsaml_jax.data.fingerprint import differences, fingerprint
 from dsaml_jax.data.loading import load_corpora, partition_of
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.config.experiment import experiment_from_config
-from dsaml_jax.data.fingerprint import differences, fingerprint
 from tests import data_folders
 
 

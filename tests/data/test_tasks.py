@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.data.corpus import Scaling, build_corpus
 from dsaml_jax.data.loading import check_disjoint
+from dsaml_jax.data.tasks import check_tasks, draw_tasks, fixed_episodes
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.data.tasks import check_tasks, draw_tasks, fixed_episodes
 
 SEGMENTS = 4
 

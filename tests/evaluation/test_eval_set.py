@@ -25,6 +25,7 @@ from dsaml_jax.evaluation.methods import support_error
 from dsaml_jax.evaluation.sequences import episode_sequences, song_sequences
 from dsaml_jax.evaluation.splicing import predict_song
 from dsaml_jax.evaluation.windows import episode_windows, splice_windows, window_inputs, window_plan
+from dsaml_jax.meta import MetaParams
 from dsaml_jax.model import initialize
 from tests import tiny
 
@@ -194,7 +195,7 @@ def small():
     experiment = experiment_from_config(config.to_dict())
     image = experiment.audio.image
     variables = initialize(experiment.model, jax.random.key(0), image, WIDTH)
-    weights = Weights(variables["params"], variables.get("batch_stats", {}), {})
+    weights = Weights(MetaParams(variables["params"], {}), variables.get("batch_stats", {}))
     return experiment, weights, corpus_of(image=image)
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from dsaml_jax.commands.train import run
+from dsaml_jax.commands.train import train
 from dsaml_jax.commands.workdir import open_workdir
 from dsaml_jax.config.experiment import TaskConfig, experiment_from_config
 from dsaml_jax.data.loading import load_corpora
@@ -79,7 +79,7 @@ def logged(tmp_path_factory):
             changed.update_from_flattened_dict(changes)
         experiment = experiment_from_config(changed.to_dict())
         workdir = open_workdir(folder / how, experiment, fresh=True)
-        results = run(experiment, workdir, "train")
+        results = train(experiment, workdir)
         found[how] = results, (workdir / "metrics.jsonl").read_text()
     return found
 

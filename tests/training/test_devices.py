@@ -104,7 +104,7 @@ class FakeMesh:
 def test_layouts(meta_batch, tasks_per_device, devices, layout):
     found = task_layout(meta_batch, tasks_per_device, FakeMesh(devices))
     assert found == layout
-    assert found.devices * found.tasks_per_device >= meta_batch
+    assert found.devices * found.slots_per_device >= meta_batch
 
 
 def test_more_devices_than_tasks_are_refused():
