@@ -94,7 +94,7 @@ def main() -> None:
     from benchmarks.meta_step import model_bytes
     from benchmarks.problem import Problem
     from configs import base
-    from dsaml_jax.commands.dry_run import abstract_arguments, compile_step, memory_of, si
+    from dsaml_jax.commands.dry_run import abstract_arguments, compile_step, program_memory, si
     from dsaml_jax.config.experiment import experiment_from_config
     from dsaml_jax.runtime.hlo_cost import program_cost
     from dsaml_jax.training.devices import task_mesh
@@ -107,7 +107,7 @@ def main() -> None:
     mesh = task_mesh()
     tasks = experiment.tasks.meta_batch // mesh.devices.size
     compiled = compile_step(experiment, mesh)
-    work, memory = program_cost(compiled.as_text()), memory_of(compiled)
+    work, memory = program_cost(compiled.as_text()), program_memory(compiled)
     state, *_ = abstract_arguments(experiment, mesh)
     weights = sum(leaf.size for leaf in jax.tree.leaves(state.weights.params))
     problem = Problem(tasks=tasks, inner_steps=experiment.inner.steps, estimator=given.estimator)

@@ -1,4 +1,4 @@
-"""A dry run: what a meta-step computes and needs, by the compiler, before any data is read."""
+"""--mode=dry_run: compiles a meta-step from shapes and reports its cost, without reading data."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from dsaml_jax.audio.features import embedding_size
 from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.corpus import Tables
+from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.files import write_json
 from dsaml_jax.runtime.hlo_cost import Work, program_cost
 from dsaml_jax.training.devices import replicated, task_layout, task_mesh
@@ -21,7 +22,7 @@ from dsaml_jax.training.state import initial_state
 from dsaml_jax.training.step import make_meta_step
 
 SONGS = {"deam": 1744, "pmemo": 767, "merp": 54, "vgmidi": 200}
-"""Songs of each data set, at most: those that a split leaves for training are fewer."""
+"""Upper bounds on the training songs of each data set."""
 
 RATINGS_A_SONG = 10
 GIB = 2**30
@@ -29,11 +30,11 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """What a compiled meta-step needs on each device, in bytes, by the compiler's account.
+    """Memory of a compiled meta-step on each device, in bytes, as the compiler reports it.
 
     Attributes:
-      peak: arguments, results that do not take an argument's place, and temporaries.
-      temporary: of these, what lives during the step only.
+      peak: arguments, outputs that do not alias an argument, and temporaries.
+      temporary: temporaries alone.
     """
 
     peak: int
@@ -41,15 +42,15 @@ class Memory:
 
 
 def dry_run(experiment: Experiment, path: Path, memory_gib: float = 0.0) -> str:
-    """Compiles the last stage's meta-step from shapes alone; writes JSON to `path`, returns a text.
+    """Compiles the last stage's meta-step from shapes; writes JSON to `path`, returns a summary.
 
-    Peak memory is taken as affine in the tasks that a device computes at once, peak(c) = a + b c,
-    through the programs compiled for c = 2 and 4; the config's own program tells how far off it is.
+    Peak memory is modeled as affine in the tasks that a device computes at once, peak(c) = a + b c,
+    fitted to the programs compiled for c = 2 and 4; the config's own program shows the error.
 
     Args:
-      experiment: the config; of its data set only the number of songs is assumed (`SONGS`).
-      path: of the JSON file.
-      memory_gib: of each device; 0 for what the device says it has.
+      experiment: the config; the number of songs is assumed (`SONGS`).
+      path: the JSON file to write.
+      memory_gib: memory of each device in GiB; 0 for what the device reports.
 
     Raises:
       UserError: there are more devices than tasks.
@@ -58,13 +59,13 @@ def dry_run(experiment: Experiment, path: Path, memory_gib: float = 0.0) -> str:
     tasks = experiment.tasks
     layout = task_layout(tasks.meta_batch, tasks.tasks_per_device, mesh)
     compiled = compile_step(experiment, mesh)
-    work, memory = program_cost(compiled.as_text()), memory_of(compiled)
+    work, memory = program_cost(compiled.as_text() or ""), program_memory(compiled)
     state, tables, _ = abstract_arguments(experiment, mesh)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "devices": layout.devices,
         "device_kind": jax.devices()[0].device_kind,
         "meta_batch": tasks.meta_batch,
-        "tasks_at_once_per_device": layout.together,
+        "tasks_at_once_per_device": layout.tasks_per_round,
         "rounds": layout.rounds,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.weights.params)),
         "songs_assumed": len(tables.log_mel),
@@ -82,13 +83,15 @@ def dry_run(experiment: Experiment, path: Path, memory_gib: float = 0.0) -> str:
     }
     limit = int(memory_gib * GIB) or (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0)
     if limit:
-        found["memory"] = largest_that_fits(experiment, mesh, limit, layout.together, memory)
-    write_json(path, found)
-    return to_text(found, work)
+        result["memory"] = largest_that_fits(
+            experiment, mesh, limit, layout.tasks_per_round, memory
+        )
+    write_json(path, result)
+    return to_text(result, work)
 
 
 def compile_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
-    """The meta-step of the last stage, from shapes."""
+    """Compiles the meta-step of the last stage from shapes."""
     stage = training_stages(experiment)[-1]
     optimizer = stage.config.build_optimizer(stage.inner)
     step = make_meta_step(
@@ -98,7 +101,7 @@ def compile_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
 
 
 def abstract_arguments(experiment: Experiment, mesh: Mesh) -> tuple[Any, Tables, Any]:
-    """Shapes of (state, tables, key)."""
+    """Returns the shapes of (state, tables, key)."""
     stage = training_stages(experiment)[-1]
 
     def concrete(key):
@@ -117,8 +120,10 @@ def abstract_arguments(experiment: Experiment, mesh: Mesh) -> tuple[Any, Tables,
 
 
 def empty_tables(experiment: Experiment) -> Tables:
-    """Tables of as many songs as the data set has, or as are sent for a call where they are
-    streamed; ratings are spread evenly over annotators."""
+    """Returns tables of zeros for as many songs as the data set has, or as one call streams.
+
+    Ratings are spread evenly over annotators.
+    """
     songs = SONGS.get(experiment.data.name) or experiment.data.builder.get("train_songs", 100)
     annotators = max(experiment.tasks.meta_batch, 1)
     ratings, segments = songs * RATINGS_A_SONG, experiment.audio.segments
@@ -139,31 +144,36 @@ def empty_tables(experiment: Experiment) -> Tables:
     )
 
 
-def memory_of(compiled: jax.stages.Compiled) -> Memory:
-    """Of a compiled program; its arguments are counted, whether or not they are given up to it."""
+def program_memory(compiled: jax.stages.Compiled) -> Memory:
+    """Returns a compiled program's memory; arguments count whether or not they are donated."""
     stats = compiled.memory_analysis()
+    if stats is None:
+        raise UserError("The compiler of this device does not report the memory of a program.")
     kept = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
     return Memory(kept + stats.temp_size_in_bytes, stats.temp_size_in_bytes)
 
 
 def largest_that_fits(
-    experiment: Experiment, mesh: Mesh, limit: int, together: int, own: Memory
+    experiment: Experiment, mesh: Mesh, limit: int, tasks_per_round: int, own: Memory
 ) -> dict[str, Any]:
-    """The most tasks that a device of `limit` bytes computes at once, and so the meta-batch.
+    """Estimates the largest meta-batch whose tasks fit on the devices at once.
 
     Args:
-      limit: bytes of a device.
-      together: tasks that the config's own program computes at once, which needs `own`.
+      experiment: the config.
+      mesh: the devices.
+      limit: memory of a device, bytes.
+      tasks_per_round: tasks that the config's own program computes at once on a device.
+      own: memory of that program.
     """
     few, many = 2, 4
-    peaks = {together: own.peak}
+    peaks = {tasks_per_round: own.peak}
     for count in (few, many):
         if count not in peaks:
             tasks = dataclasses.replace(
                 experiment.tasks, meta_batch=count * mesh.devices.size, tasks_per_device=0
             )
             changed = dataclasses.replace(experiment, tasks=tasks)
-            peaks[count] = memory_of(compile_step(changed, mesh)).peak
+            peaks[count] = program_memory(compile_step(changed, mesh)).peak
     slope = (peaks[many] - peaks[few]) / (many - few)
     base = peaks[few] - few * slope
     most = max(int((limit - base) // max(slope, 1.0)), 0)
@@ -172,48 +182,49 @@ def largest_that_fits(
         "compiled_peaks": {str(count): peak for count, peak in sorted(peaks.items())},
         "bytes_per_task_at_once": slope,
         "bytes_besides": base,
-        "estimate_is_off_by": (base + slope * together) / own.peak - 1,
+        "estimate_is_off_by": (base + slope * tasks_per_round) / own.peak - 1,
         "config_fits": own.peak <= limit,
         "most_tasks_at_once_per_device": most,
         "largest_meta_batch_at_once": most * mesh.devices.size,
     }
 
 
-def to_text(found: dict[str, Any], work: Work) -> str:
-    """What a person wants to know of it."""
+def to_text(result: dict[str, Any], work: Work) -> str:
+    """Formats the result for the console."""
     communicated = sum(each.bytes * each.times for each in work.collectives)
     lines = [
-        f"{found['parameters']:,} parameters; {found['devices']} x {found['device_kind']}; "
-        f"meta-batch {found['meta_batch']}, {found['tasks_at_once_per_device']} tasks at once on a "
-        f"device, {found['rounds']} round(s).",
-        f"Peak memory a device: {si(found['peak_bytes_per_device'])}B, of it temporary "
-        f"{si(found['temporary_bytes_per_device'])}B and songs {si(found['songs_bytes'])}B "
-        f"({found['songs_assumed']} songs are assumed).",
-        f"A meta-step, each device: {si(work.matmul_flops)}FLOP in matrix products, "
+        f"{result['parameters']:,} parameters; {result['devices']} x {result['device_kind']}; "
+        f"meta-batch {result['meta_batch']}, {result['tasks_at_once_per_device']} tasks at once per "
+        f"device, {result['rounds']} round(s).",
+        f"Peak memory per device: {si(result['peak_bytes_per_device'])}B, including temporaries "
+        f"{si(result['temporary_bytes_per_device'])}B and songs {si(result['songs_bytes'])}B "
+        f"({result['songs_assumed']} songs assumed).",
+        f"A meta-step on each device: {si(work.matmul_flops)}FLOP in matrix products, "
         f"{si(work.other_flops)}FLOP elsewhere, {si(work.bytes)}B read and written, "
         f"{sum(each.times for each in work.collectives)} collective(s) of {si(communicated)}B.",
     ]
     if work.unbounded_loops:
         lines.append(
-            f"{work.unbounded_loops} loop(s) of unknown length are counted once: more is computed."
+            f"{work.unbounded_loops} loop(s) of unknown length are counted once; the real cost is higher."
         )
-    memory = found.get("memory")
+    memory = result.get("memory")
     if not memory:
-        return "\n".join([*lines, "The device does not tell its memory: give --memory_gib=N."])
+        return "\n".join([*lines, "The device does not report its memory; give --memory_gib=N."])
     fits = "fits" if memory["config_fits"] else "does NOT fit"
     most = memory["most_tasks_at_once_per_device"]
-    lines.append(
-        f"In {si(memory['limit_bytes'])}B a device this config {fits}. The largest "
-        f"meta-batch computed at once is {memory['largest_meta_batch_at_once']} ({most} tasks a "
-        f"device, {si(memory['bytes_per_task_at_once'])}B each, a line through programs "
-        f"compiled for 2 and 4; off by {100 * memory['estimate_is_off_by']:+.0f} % for this config)"
-        + (f"; with tasks.at_once={most} or less, any meta-batch fits." if most else ".")
-    )
+    lines += [
+        f"In {si(memory['limit_bytes'])}B per device this config {fits}. The largest meta-batch "
+        f"computed at once is {memory['largest_meta_batch_at_once']} ({most} tasks per device, "
+        f"{si(memory['bytes_per_task_at_once'])}B each; a line through programs compiled for 2 and "
+        f"4 tasks, off by {100 * memory['estimate_is_off_by']:+.0f} % for this config)."
+    ]
+    if most:
+        lines.append(f"With tasks.tasks_per_device={most} or less, any meta-batch fits.")
     return "\n".join(lines)
 
 
 def si(value: float) -> str:
-    """Three digits and a prefix: 1234567 is "1.23 M"."""
+    """Formats a value with three digits and an SI prefix: 1234567 is "1.23 M"."""
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.3g} {prefix}"

@@ -1,4 +1,4 @@
-"""A run's folder: what it was asked to do, with which versions, and what came of it."""
+"""The workdir of a run: its resolved config, the versions it ran with, and its results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "libr
 LOCK = ".lock"
 
 OTHERS = {"preparation", LOCK}
-"""What may lie in a folder in which a run begins: the report of --mode=prepare."""
+"""Entries that a folder may hold before a run begins there, such as --mode=prepare's report."""
 
 MAY_CHANGE = {
     "data": ("root", "prepared", "processes", "beam_options", "on_device"),
@@ -36,22 +36,24 @@ MAY_CHANGE = {
     "meta": ("checkpoint_every", "skip_at_most"),
     "evaluation": ("figures",),
 }
-"""Fields that a run may be gone on with other values of: they change nothing of its weights. The
-data themselves must stay, wherever they are now; checkpoints know them by their fingerprint."""
+"""Fields that may change when a run resumes; none affects the weights. The data may move but must
+stay the same: checkpoints hold their fingerprint."""
 
 
 @contextlib.contextmanager
 def lock_workdir(
     path: str | os.PathLike[str], experiment: Experiment, *, fresh: bool
 ) -> Iterator[Path]:
-    """`open_workdir`, and no other process may do so until this context is left.
+    """Opens a workdir and locks it until the context exits.
+
+    Args and errors: those of `open_workdir`.
 
     Raises:
-      UserError: as `open_workdir`; or another process is writing there.
+      UserError: also if another process holds the lock.
     """
     folder = open_workdir(path, experiment, fresh=fresh)
     with _locked(folder):
-        # Between the look and the lock another run may have begun here.
+        # Another run may have begun here before the lock was taken.
         open_workdir(path, experiment, fresh=fresh)
         for partial in (*folder.glob(f"*{PARTIAL}"), *folder.glob(f"figures/*{PARTIAL}")):
             partial.unlink(missing_ok=True)
@@ -59,18 +61,18 @@ def lock_workdir(
 
 
 def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh: bool) -> Path:
-    """The folder of a run, made if need be, with `config.json` and `versions.json`.
+    """Opens or creates the folder of a run, with `config.json` and `versions.json`.
 
-    A folder that holds a run of the same config is gone on with; fields in `MAY_CHANGE` may differ.
+    A folder that holds a run of the same config is reused; fields in `MAY_CHANGE` may differ.
 
     Args:
-      path: of the folder.
-      experiment: the resolved config.
-      fresh: whether a new run may begin here (training), or there must be one (evaluation).
+      path: the folder.
+      experiment: the config.
+      fresh: True if a new run may begin here (training), False if one must exist (evaluation).
 
     Raises:
-      UserError: the folder holds another experiment (the fields that differ are named), or, where
-        one is needed, none; nothing is written then. Also where the folder cannot be written.
+      UserError: the folder holds another experiment (the fields that differ are named), holds none
+        where one must exist, or cannot be written. Nothing is written in the first two cases.
     """
     folder = Path(path)
     config = folder / "config.json"
@@ -87,7 +89,7 @@ def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh:
         write_json(folder / "versions.json", versions())
         write_json(config, resolved)
     except OSError as error:
-        raise cannot_write(folder, error, "choose another --workdir or mend that") from error
+        raise cannot_write(folder, error, "choose another --workdir or fix that") from error
     return folder
 
 
@@ -104,7 +106,7 @@ def enable_compilation_cache(folder: str) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What the numbers were computed with."""
+    """Returns the versions of Python, the platform, the devices, and the packages in use."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -119,26 +121,26 @@ def _is_vacant(folder: Path) -> bool:
 
 
 def _check_same(config: Path, resolved: dict[str, Any]) -> None:
-    """Raises UserError unless the config in the file is the resolved one, but for `MAY_CHANGE`."""
+    """Raises UserError unless the file holds the resolved config, `MAY_CHANGE` aside."""
     try:
-        begun = json.loads(config.read_text())
+        recorded = json.loads(config.read_text())
     except ValueError as error:
         raise UserError(
-            f"{config} is damaged ({error}); choose another --workdir, or mend the file."
+            f"{config} is damaged ({error}); choose another --workdir, or fix the file."
         ) from error
-    different = differences(_fixed(begun), _fixed(resolved))
+    different = differences(_without_changeable(recorded), _without_changeable(resolved))
     if different:
         raise UserError(
             f"{config.parent} holds another experiment ({'; '.join(different)}); "
             "choose another --workdir, or delete that one."
         )
-    changed = differences(begun, resolved)
+    changed = differences(recorded, resolved)
     if changed:
-        LOG.info("%s is gone on with; %s", config.parent, "; ".join(changed))
+        LOG.info("resuming in %s; %s", config.parent, "; ".join(changed))
 
 
-def _fixed(resolved: dict[str, Any]) -> dict[str, Any]:
-    """A resolved config without the fields that may change."""
+def _without_changeable(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Returns a resolved config without the fields that may change."""
     return {
         name: {k: v for k, v in value.items() if k not in MAY_CHANGE[name]}
         if name in MAY_CHANGE
@@ -149,17 +151,17 @@ def _fixed(resolved: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds `.lock` in the folder; the system lets go of it however this process ends."""
+    """Holds a lock on `.lock`, which the system releases however this process ends."""
     try:
         file = (folder / LOCK).open("a")
     except OSError as error:
-        raise cannot_write(folder, error, "choose another --workdir or mend that") from error
+        raise cannot_write(folder, error, "choose another --workdir or fix that") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"{folder} is being written by another run; wait for its end, or choose another "
+                f"{folder} is being written by another run; wait until it ends, or choose another "
                 "--workdir."
             ) from error
         except OSError as error:  # a file system without locks

@@ -61,7 +61,7 @@ def test_a_dry_run_reads_no_data_and_tells_what_fits(tmp_path):
     text = dry_run(experiment, file, memory_gib=1.0)
     found = json.loads(file.read_text())
     assert list(tmp_path.iterdir()) == [file.parent]
-    params = initial_meta_state(experiment).params
+    params = initial_meta_state(experiment).weights.params
     assert found["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
     assert f"{found['parameters']:,} parameters" in text
     memory = found["memory"]
