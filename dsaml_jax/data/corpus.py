@@ -16,7 +16,7 @@ from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.files import atomic_write
-from dsaml_jax.model.objective import Batch
+from dsaml_jax.model.batch import Batch
 
 
 class Tables(NamedTuple):
