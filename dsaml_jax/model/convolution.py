@@ -156,7 +156,7 @@ def second_block(
     return jax.nn.relu(pool(conv, phases.second_conv_pixels()[:, None]) * gain + shift)
 
 
-def pool(x: Float[Array, _ * shape], exists: np.ndarray) -> Float[Array, "*shape"]:
+def pool(x: Float[Array, "window=4 *shape"], exists: np.ndarray) -> Float[Array, "*shape"]:
     """Returns the largest of the values that exist among the four along the first axis.
 
     It splits instead of slicing because the transpose of a split is a single concatenation.

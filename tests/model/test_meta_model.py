@@ -13,7 +13,8 @@ from dsaml_jax.config.inner import ADAPTED
 from dsaml_jax.meta import ENGINES, InnerLoop, MetaParams, Task, Unrolled, adapt
 from dsaml_jax.meta.subset import merge, partition
 from dsaml_jax.model import DSAMLConfig, initialize
-from dsaml_jax.model.objective import Batch, dsaml_loss, dsaml_problem
+from dsaml_jax.model.batch import Batch
+from dsaml_jax.model.objective import dsaml_loss, dsaml_problem
 
 TINY = DSAMLConfig(
     dim=4,
