@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import re
 import sys
 import types
 import typing
@@ -52,7 +53,7 @@ def _evaluated(signature: inspect.Signature, types: dict) -> inspect.Signature:
 
 def annotated_functions(module: types.ModuleType) -> dict[str, tuple[typing.Any, str]]:
     """Returns the public functions and methods of a module that state shapes, as (owner, name)."""
-    found = {}
+    functions = {}
     for name, value in vars(module).items():
         if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
             continue
@@ -60,15 +61,15 @@ def annotated_functions(module: types.ModuleType) -> dict[str, tuple[typing.Any,
             for attribute, method in vars(value).items():
                 public = attribute == "__call__" or not attribute.startswith("_")
                 if public and inspect.isfunction(method) and _states_shapes(method):
-                    found[f"{name}.{attribute}"] = value, attribute
+                    functions[f"{name}.{attribute}"] = value, attribute
         elif callable(value) and _states_shapes(value):
-            found[name] = module, name
-    return found
+            functions[name] = module, name
+    return functions
 
 
 def _states_shapes(function) -> bool:
     annotations = getattr(inspect.unwrap(function), "__annotations__", {})
-    return any("Array, " in str(annotation) for annotation in annotations.values())
+    return any(re.search(r"(Bool|Float|Int|Key)\[", str(a)) for a in annotations.values())
 
 
 @contextlib.contextmanager
