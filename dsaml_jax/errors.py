@@ -1,4 +1,4 @@
-"""The exceptions a user is meant to see, and what raises them most often."""
+"""Exceptions that are meant for users, and the checks that raise them most often."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import difflib
 
 
 class UserError(Exception):
-    """Bad input, told in one sentence: what is wrong, what was expected, how to mend it.
+    """Bad input, described in one sentence: what is wrong, what was expected, how to fix it.
 
-    `launch.py` prints the sentence and exits with code 1; library callers may catch it.
-    Anything else that escapes is a bug of ours and keeps its traceback.
+    The command line prints the sentence and exits with code 1; library callers may catch it. Any
+    other exception that escapes is a bug in this package and keeps its traceback.
     """
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, and has: what is done is saved.
+    """A run that was asked to stop and has stopped, with its progress saved.
 
-    `launch.py` says so and exits with a code that asks to be run again. Like `KeyboardInterrupt` it
-    is no `Exception`, so that nobody takes it for a failure.
+    The command line reports it and exits with a code that means "run the same command again". Like
+    `KeyboardInterrupt` it is not an `Exception`, so `except Exception` does not catch it.
     """
 
 
-def at_least(field: str, value: float, least: float) -> None:
-    """Raises UserError unless value >= least."""
-    if not value >= least:
-        raise UserError(f"{field} is {value}; expected at least {least}.")
+def at_least(field: str, value: float, minimum: float) -> None:
+    """Raises UserError unless value >= minimum."""
+    if not value >= minimum:
+        raise UserError(f"{field} is {value}; expected at least {minimum}.")
 
 
 def one_of(field: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises UserError, with the nearest match, unless `value` is among `choices`."""
+    """Raises UserError, suggesting the closest match, unless `value` is one of `choices`."""
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        close = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
         raise UserError(f"{field} is {value!r}; {hint}expected one of {', '.join(choices)}.")

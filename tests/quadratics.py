@@ -1,4 +1,4 @@
-"""Meta-learning of quadratics: everything about it has a closed form."""
+"""Meta-learning with quadratic losses, for which everything has a closed form."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ SIZE, RATE = 5, 0.07
 
 
 def loss(params, batch, key):
-    """(θ-c)ᵀA(θ-c)/2 of batch (A, c)."""
+    """Returns (θ-c)ᵀA(θ-c)/2 for a batch (A, c)."""
     matrix, center = batch
     difference = params - center
     return difference @ matrix @ difference / 2
@@ -43,20 +43,20 @@ class Quadratic:
         return Task((self.A, self.a), (self.B, self.b))
 
     def shrink(self, steps: int) -> np.ndarray:
-        """M = (I - αA)^K, with which θ_K - a = M (θ_0 - a)."""
+        """Returns M = (I - αA)^K, so that θ_K - a = M (θ_0 - a)."""
         return np.linalg.matrix_power(np.eye(SIZE) - RATE * self.A, steps)
 
     def after(self, steps: int) -> np.ndarray:
-        """θ_K."""
+        """Returns θ_K."""
         return self.a + self.shrink(steps) @ (self.start - self.a)
 
     def query_gradient(self, steps: int) -> np.ndarray:
-        """B (θ_K - b)."""
+        """Returns B (θ_K - b)."""
         return self.B @ (self.after(steps) - self.b)
 
 
 def estimate(estimator, quadratic: Quadratic, steps: int, progress=1.0, **inner):
-    """(outcome, meta-gradient) with SGD, from rates of 1."""
+    """Returns (result, meta-gradient) with an inner SGD and rates of 1."""
     loop = InnerLoop(steps, optax.sgd(RATE), **inner)
     meta_params = MetaParams(quadratic.start, loop.initial_rates(quadratic.start))
     key = jax.random.key(0)

@@ -15,8 +15,8 @@ import numpy as np
 from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.model.objective import Batch
 from dsaml_jax.runtime.files import atomic_write
+from dsaml_jax.model.batch import Batch
 
 
 class Tables(NamedTuple):
@@ -228,11 +228,7 @@ def build_corpus(
     placed = jax.tree.map(jnp.asarray, tables)
     if not on_device:
         placed = placed._replace(log_mel=tables.log_mel, embedding=tables.embedding)
-    people = (
-        {song.song_id: song.ratings for song in songs}
-        if ratings_by_song is None
-        else ratings_by_song
-    )
+    people = {song.song_id: song.ratings for song in songs} if ratings_by_song is None else ratings_by_song
     return Corpus(
         placed,
         tuple(song.song_id for song in songs),

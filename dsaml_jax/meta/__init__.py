@@ -1,4 +1,4 @@
-"""Meta-learning of any pure loss: the inner loop, and estimators of its meta-gradient."""
+"""Meta-learning with any pure loss: an inner loop and estimators of its meta-gradient."""
 
 from dsaml_jax.meta.adapt import Adapted, InnerLoop, MetaParams, adapt
 from dsaml_jax.meta.engines import ENGINES, Engine

@@ -1,40 +1,50 @@
-"""The inner loop: K optimizer steps from shared weights to one task's weights, differentiable.
+"""The inner loop: K optimizer steps from shared weights to the weights of one task.
 
-Nothing here knows of music: a loss is any pure function `loss(params, batch, key) -> scalar`.
+A loss is any pure function `loss(params, batch, key) -> scalar`; the loop is differentiable.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from dsaml_jax.meta import rates as learned
-from dsaml_jax.meta.engines import ENGINES, Engine, constant_gradient, exact_gradient, scan
+from dsaml_jax.meta.engines import (
+    ENGINES,
+    Engine,
+    ValueAndGradient,
+    constant_gradient,
+    exact_gradient,
+    scan,
+)
 from dsaml_jax.meta.subset import merge, partition
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, PRNGKeyArray
 
 Params = Any
 Loss = Callable[[Params, Any, jax.Array], jax.Array]
 Precompute = Callable[[Params, Any, jax.Array], Any]
 
 PRECOMPUTE_STREAM = 2**32 - 1
-"""Folded into the inner key for `precompute`, where the steps fold in their number."""
+"""Folded into the inner key for `precompute`; each inner step folds in its step number."""
 
 
 @dataclasses.dataclass(frozen=True)
 class InnerLoop:
-    """How a task is adapted to.
+    """The settings of adaptation to a task.
 
     Attributes:
-      steps: K >= 0.
-      optimizer: any optax transformation; its state starts afresh for every task.
-      adapt: path patterns of the weights that move (see `subset.partition`); the rest is frozen.
-      rates: what is learned of the inner rates, one of `rates.RATES`.
-      proximal: λ >= 0; what is minimized is loss(φ) + λ/2 |φ - θ|² over the adapted weights φ.
+      steps: number of inner steps, K >= 0.
+      optimizer: any optax transformation; its state is initialized anew for every task.
+      adapt: path patterns of the adapted weights (see `subset.partition`); the rest is frozen.
+      rates: which inner rates are learned, one of `rates.RATES`.
+      proximal: λ >= 0; the loop minimizes loss(φ) + λ/2 |φ - θ|² over the adapted weights φ.
     """
 
     steps: int
@@ -44,28 +54,33 @@ class InnerLoop:
     proximal: float = 0.0
 
     def initial_rates(self, params: Params) -> learned.Rates:
-        """The rates before anything is learned: multipliers of 1, or {} with fixed rates."""
+        """Returns the rates before meta-training: multipliers of 1, or {} if rates are fixed."""
         return learned.initial_rates(self.rates, partition(params, self.adapt)[0], self.steps)
 
 
 class MetaParams(NamedTuple):
-    """The meta-parameters: the shared weights θ, and the learned inner rates ({} if fixed)."""
+    """The meta-parameters.
+
+    Attributes:
+      params: shared weights θ, from which adaptation starts.
+      rates: learned inner rates; {} if they are fixed.
+    """
 
     params: Params
     rates: learned.Rates
 
 
 class Adapted(NamedTuple):
-    """What the inner loop gives.
+    """The result of the inner loop.
 
     Attributes:
-      params: θ_K, all weights.
-      losses: what was minimized, before each step, [K]; without derivative.
-      path: what `after` made of the weights after each step, stacked to [K, ...]; None without.
+      params: all weights after the last step, θ_K.
+      losses: inner objective before each step, [K], without derivatives.
+      path: outputs of `after`, stacked to [K, ...]; None if there is no `after`.
     """
 
     params: Params
-    losses: jax.Array
+    losses: Float[Array, " steps"]
     path: Any
 
 
@@ -74,7 +89,7 @@ def adapt(
     inner: InnerLoop,
     meta_params: MetaParams,
     batch: Any,
-    key: jax.Array,
+    key: PRNGKeyArray,
     *,
     precompute: Precompute | None = None,
     exact_steps: int | None = None,
@@ -83,23 +98,26 @@ def adapt(
 ) -> Adapted:
     """Runs θ_(k+1) = θ_k + m_k ∘ update(g_k), g_k = ∇ loss(θ_k, batch, key_k), for k < K.
 
-    The update always keeps ordinary autodiff (also in the rates m); how g_k is differentiated is
-    chosen: exactly, dg_k/dθ_k = ∇² loss(θ_k), in the last `exact_steps` steps, and as a constant
-    in those before. So K is exact MAML (Finn et al. 2017) and 0 its first-order approximation.
+    Autodiff always goes through the update, including the rates m. Derivatives of g_k are exact,
+    dg_k/dθ_k = ∇² loss(θ_k), in the last `exact_steps` steps; earlier steps treat g_k as a
+    constant. Thus K gives exact MAML (Finn et al. 2017) and 0 its first-order approximation.
 
     Args:
       loss: support loss.
-      inner: the inner loop.
-      meta_params: θ_0, and the rates.
-      batch: the support, passed on to `loss`.
-      key: folded with the step number for each step's randomness.
-      precompute: prepare(frozen, batch, key) -> batch, called once, before the loop, with the weights
-        that are not adapted (None elsewhere); `loss` gets the batch that it returns. What depends
-        on frozen weights only, such as an encoder's features, is thus computed once and not in
-        every step; what is random in it is drawn once a task. It is differentiated.
-      exact_steps: None for K.
+      inner: settings of the loop.
+      meta_params: θ_0 and the rates.
+      batch: support, passed to `loss`.
+      key: random key; each step folds in its step number.
+      precompute: precompute(frozen, batch, key) -> batch, called once before the loop with the
+        frozen weights (None in place of adapted ones); `loss` gets the batch that it returns. It
+        computes what depends on frozen weights only, such as features of a frozen encoder, once
+        instead of in every step, and draws its randomness once per task. It is differentiated.
+      exact_steps: number of exactly differentiated steps; None for K.
       engine: how exact steps are differentiated.
-      after: after(θ_(k+1), k) -> anything, called after every step.
+      after: after(θ_(k+1), k) -> any pytree, called after every step.
+
+    Returns:
+      The adapted weights, the loss before each step, and the outputs of `after`.
     """
     if not inner.steps:
         return Adapted(meta_params.params, jnp.zeros((0,)), None)
@@ -107,7 +125,7 @@ def adapt(
     exact = inner.steps if exact_steps is None else exact_steps
     constant = inner.steps - exact
     carry, outputs = parts.start, []
-    for gradient, count, first, how in (
+    for gradient, count, first, segment_engine in (
         (constant_gradient(parts.loss), constant, 0, ENGINES["reverse"]),
         (exact_gradient(parts.loss, engine), exact, constant, engine),
     ):
@@ -118,29 +136,35 @@ def adapt(
                 carry, value = step(carry, k)
                 return carry, (value, after and after(merge(carry[0], parts.frozen), k))
 
-            carry, output = scan(step_and_after, carry, count, first, how)
+            carry, output = scan(step_and_after, carry, count, first, segment_engine)
             outputs.append(output)
-    losses, path = jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
+    losses, path = jax.tree.map(lambda *segments: jnp.concatenate(segments), *outputs)
     return Adapted(merge(carry[0], parts.frozen), losses, path)
 
 
+Carry = tuple[Any, optax.OptState]
+"""(adapted weights, optimizer state)."""
+Step = Callable[[Carry, jax.Array], tuple[Carry, jax.Array]]
+"""step(carry, k) -> (carry, loss before the step)."""
+
+
 class InnerParts(NamedTuple):
-    """The inner loop taken apart.
+    """The components of the inner loop.
 
     Attributes:
-      start: the first carry, (adapted weights, state of the optimizer).
-      frozen: the weights that do not move.
-      rest: all else that the loss depends on.
+      start: initial carry, (adapted weights, optimizer state).
+      frozen: weights that do not change.
+      rest: all other inputs of the loss.
       loss: loss(adapted, rest, key) -> scalar.
-      step_with: step_with(gradient) -> step(carry, k) -> (carry, loss before the step), for
-        gradient(adapted, rest, key) -> (loss, gradient in the adapted weights).
+      step_with: step_with(gradient) -> step, where gradient(adapted, rest, key) returns the loss
+        and its gradient with respect to the adapted weights.
     """
 
-    start: tuple[Any, optax.OptState]
+    start: Carry
     frozen: Params
     rest: Any
     loss: Callable[[Any, Any, jax.Array], jax.Array]
-    step_with: Callable[[Callable], Callable]
+    step_with: Callable[[ValueAndGradient], Step]
 
 
 def inner_parts(
@@ -148,15 +172,17 @@ def inner_parts(
     inner: InnerLoop,
     meta_params: MetaParams,
     batch: Any,
-    key: jax.Array,
+    key: PRNGKeyArray,
     precompute: Precompute | None,
 ) -> InnerParts:
-    """What `adapt` scans over; its arguments are those of `adapt`."""
+    """Builds the components of the loop that `adapt` scans over, from the arguments of `adapt`."""
     adapted, frozen = partition(meta_params.params, inner.adapt)
     if precompute is not None:
-        batch = precompute(frozen, batch, jax.random.fold_in(key, PRECOMPUTE_STREAM))
+        with jax.named_scope("precompute"):
+            batch = precompute(frozen, batch, jax.random.fold_in(key, PRECOMPUTE_STREAM))
     rest = frozen, adapted if inner.proximal else None, batch
 
+    @jax.named_scope("support_loss")
     def inner_loss(adapted, rest, key):
         frozen, start, batch = rest
         value = loss(merge(adapted, frozen), batch, key)
@@ -164,7 +190,8 @@ def inner_parts(
             return value
         return value + inner.proximal / 2 * squared_distance(adapted, start)
 
-    def step_with(gradient):
+    def step_with(gradient: ValueAndGradient) -> Step:
+        @jax.named_scope("inner_step")
         def step(carry, k):
             adapted, state = carry
             value, g = gradient(adapted, rest, jax.random.fold_in(key, k))
@@ -178,6 +205,7 @@ def inner_parts(
     return InnerParts(start, frozen, rest, inner_loss, step_with)
 
 
-def squared_distance(x: Params, y: Params) -> jax.Array:
-    """|x - y|² over all leaves."""
-    return sum(jnp.sum((a - b) ** 2) for a, b in zip(*map(jax.tree.leaves, (x, y)), strict=True))
+def squared_distance(x: Params, y: Params) -> Float[Array, ""]:
+    """Returns |x - y|² over all leaves."""
+    squares = [jnp.sum((a - b) ** 2) for a, b in zip(*map(jax.tree.leaves, (x, y)), strict=True)]
+    return jnp.asarray(sum(squares))

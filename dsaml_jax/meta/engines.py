@@ -1,10 +1,11 @@
-"""Engines: how exact meta-gradients are computed. They differ in time and memory, not in value.
+"""Engines: ways to compute exact meta-gradients, equal in value but not in time and memory.
 
-Memory of K inner steps of P adapted weights, where T is what one step's gradient stores:
+Memory of K inner steps with P adapted weights, where one step's gradient stores T numbers:
     reverse   K (P + T)  plain reverse over reverse
-    remat     K P + T    the step is computed again in the backward pass
+    remat     K P + T    the backward pass computes the step again
     mixed     K P + T'   forward over reverse (MixFlow-MG, arXiv 2505.00793): no second-order tape
-With chunks of c steps, K P becomes (K / c + c) P, least at c = √K, for one more pass forward.
+Chunks of c steps reduce K P to (K / c + c) P, which is smallest at c = √K, and cost one more
+forward pass.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 SAVED = "inner_gradient"
-"""Name of the inner gradient, which the mixed engine keeps where the update needs it again."""
+"""Name of the inner gradient, which the mixed engine stores because the update needs it again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """Attributes:
-    mixed: differentiate the inner gradient forward over reverse.
-    rematerialize: compute the inner step again in the backward pass.
-    chunk: inner steps between stored weights; 0 stores them after every step.
+    """A way to differentiate the inner loop.
+
+    Attributes:
+      mixed: differentiate the inner gradient forward over reverse.
+      rematerialize: compute the inner step again in the backward pass.
+      chunk: number of inner steps between stored weights; 0 stores them after every step.
     """
 
     mixed: bool = False
@@ -42,13 +45,15 @@ ENGINES = {
 }
 
 InnerLoss = Callable[[Any, Any, jax.Array], jax.Array]
+"""loss(adapted, rest, key) -> scalar."""
 ValueAndGradient = Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
+"""(adapted, rest, key) -> (loss, gradient with respect to the adapted weights)."""
 
 
 def exact_gradient(loss: InnerLoss, engine: Engine) -> ValueAndGradient:
-    """(adapted, rest, key) -> (loss, ∇_adapted loss), the gradient differentiable in both.
+    """Returns (adapted, rest, key) -> (loss, ∇_adapted loss), differentiable in adapted and rest.
 
-    The value is only reported: it has no derivative.
+    Only the gradient is differentiable; the loss is for monitoring and has no derivative.
     """
     gradient = mixed_gradient(loss) if engine.mixed else jax.value_and_grad(loss)
 
@@ -60,10 +65,10 @@ def exact_gradient(loss: InnerLoss, engine: Engine) -> ValueAndGradient:
 
 
 def constant_gradient(loss: InnerLoss) -> ValueAndGradient:
-    """The same values, as constants: what first-order estimators take the gradient for."""
+    """Returns the function of `exact_gradient` with outputs that are constants for autodiff."""
 
     def value_and_gradient(adapted, rest, key):
-        # Stopped inputs, too: nothing is stored for a derivative that nobody takes.
+        # Stopping the inputs as well keeps autodiff from storing residuals that nothing uses.
         adapted, rest = jax.lax.stop_gradient((adapted, rest))
         return jax.lax.stop_gradient(jax.value_and_grad(loss)(adapted, rest, key))
 
@@ -71,12 +76,12 @@ def constant_gradient(loss: InnerLoss) -> ValueAndGradient:
 
 
 def mixed_gradient(loss: InnerLoss) -> ValueAndGradient:
-    """`jax.value_and_grad(loss)` whose own derivative is forward over reverse.
+    """Returns `jax.value_and_grad(loss)` with a derivative that is forward over reverse.
 
-    With g = ∇_p L(p, r), the cotangent v of g gives (∂²L/∂p² v, ∂²L/∂r∂p v): as the Hessian is
-    symmetric, both are the ONE derivative of p -> ∇_(p,r) L(p, r) along v. So the backward pass
-    keeps p and r alone. The result cannot be differentiated forward again, and `loss` must not
-    contain functions with a `custom_vjp` of their own (`custom_jvp` is fine).
+    With g = ∇_p L(p, r), the cotangent v of g gives (∂²L/∂p² v, ∂²L/∂r∂p v). Since the Hessian is
+    symmetric, both are a single directional derivative of p -> ∇_(p,r) L(p, r) along v, so the
+    backward pass stores p and r only. The result does not support another forward derivative, and
+    `loss` must not contain functions with a `custom_vjp` (`custom_jvp` is fine).
     """
 
     @jax.custom_vjp
@@ -97,23 +102,37 @@ def mixed_gradient(loss: InnerLoss) -> ValueAndGradient:
             return jax.tree.unflatten(tree, mixed)
 
         def gradients(adapted):
-            def of(adapted, values):
+            def loss_of_smooth(adapted, values):
                 return loss(adapted, with_smooth(values), key)
 
             values = [leaf for s, leaf in zip(smooth, leaves, strict=True) if s]
-            return jax.grad(of, argnums=(0, 1))(adapted, values)
+            return jax.grad(loss_of_smooth, argnums=(0, 1))(adapted, values)
 
-        _, (along, across) = jax.jvp(gradients, (adapted,), (cotangents[1],))
-        across = iter(across)
-        none = [next(across) if s else _zero(leaf) for s, leaf in zip(smooth, leaves, strict=True)]
-        return along, jax.tree.unflatten(tree, none), _zero(key)
+        _, (for_adapted, for_smooth) = jax.jvp(gradients, (adapted,), (cotangents[1],))
+        for_smooth = iter(for_smooth)
+        for_rest = [
+            next(for_smooth) if s else _zero_cotangent(leaf)
+            for s, leaf in zip(smooth, leaves, strict=True)
+        ]
+        return for_adapted, jax.tree.unflatten(tree, for_rest), _zero_cotangent(key)
 
     value_and_gradient.defvjp(forward, backward)
     return value_and_gradient
 
 
 def scan(step: Callable, carry: Any, count: int, first: int, engine: Engine) -> tuple[Any, Any]:
-    """`lax.scan` of step(carry, k) over `count` steps k from `first`, stored as `engine` says."""
+    """Runs `lax.scan` of step(carry, k) over k = first ... first + count - 1, as `engine` says.
+
+    Args:
+      step: step(carry, k) -> (carry, output).
+      carry: initial carry.
+      count: number of steps.
+      first: first value of k.
+      engine: determines rematerialization and chunks.
+
+    Returns:
+      The last carry and the stacked outputs.
+    """
     if engine.rematerialize:
         policy = jax.checkpoint_policies.save_only_these_names(SAVED) if engine.mixed else None
         step = jax.checkpoint(step, prevent_cse=False, policy=policy)
@@ -137,6 +156,6 @@ def scan(step: Callable, carry: Any, count: int, first: int, engine: Engine) -> 
     return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), outputs, last)
 
 
-def _zero(leaf: jax.Array) -> np.ndarray:
-    """The cotangent of what has no derivative."""
+def _zero_cotangent(leaf: jax.Array) -> np.ndarray:
+    """Returns the cotangent of an input without derivatives."""
     return np.zeros(leaf.shape, jax.dtypes.float0)

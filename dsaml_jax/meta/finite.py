@@ -1,4 +1,4 @@
-"""Where a meta-gradient stopped being finite."""
+"""Checks that meta-gradients are finite, and explains where they are not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from dsaml_jax.meta.subset import paths
 
 
 class Finite(NamedTuple):
-    """What is finite of B tasks: `losses` [B, K], `query_loss` [B], `gradient`, a tree of [B]."""
+    """Flags that are True where a value of B tasks is finite.
+
+    Attributes:
+      losses: support losses, bool [B, K].
+      query_loss: query losses, bool [B].
+      gradient: meta-gradients, a tree of bool [B].
+    """
 
     losses: jax.Array
     query_loss: jax.Array
@@ -22,7 +28,7 @@ class Finite(NamedTuple):
 
 
 def finiteness(result: TaskResult, gradient: Any) -> Finite:
-    """Of one task's outcome and gradient; without the axis B, which `vmap` adds."""
+    """Returns the flags of one task, without the axis B, which `vmap` adds."""
     return Finite(
         jnp.isfinite(result.losses),
         jnp.isfinite(result.query_loss),
@@ -33,40 +39,48 @@ def finiteness(result: TaskResult, gradient: Any) -> Finite:
 def nonfinite_message(
     finite: Finite, *, estimator: str, step: int, order: Sequence[str], names: Sequence[str] = ()
 ) -> str | None:
-    """One sentence that names estimator, step, tasks and weight; None where all is finite.
+    """Describes in one sentence which tasks and weights have a nonfinite meta-gradient, and why.
 
-    Tasks are called by `names` [B], if given, and the first of them is explained.
+    The sentence explains the first such task. A nonfinite value spreads backward through the model,
+    so among the affected weights, those of the module that runs last are closest to its origin.
 
-    A value that is not finite spreads backwards: of the weights that it has reached, the one of the
-    module that comes last in `order`, the order in which the modules are run, met it first.
+    Args:
+      finite: flags of B tasks.
+      estimator: name of the estimator.
+      step: meta-step.
+      order: names of the modules in the order in which they run.
+      names: names of the B tasks, if they have any.
+
+    Returns:
+      The sentence, or None if all meta-gradients are finite.
     """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(finite.gradient)]
     bad = ~np.stack(leaves)
     if not bad.any():
         return None
-    tasks = np.flatnonzero(bad.any(0))
-    task = int(tasks[0])
+    tasks = [int(i) for i in np.flatnonzero(bad.any(0))]
+    task = tasks[0]
     others = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
-    called = f" ({', '.join(names[i] for i in tasks)})" if names else ""
-    place = {module: i for i, module in enumerate(order)}
+    task_names = f" ({', '.join(names[i] for i in tasks)})" if names else ""
+    position = {module: i for i, module in enumerate(order)}
 
-    def reached_at(path: str) -> int:
-        return max((place.get(part, -1) for part in path.split("/")), default=-1)
+    def module_position(path: str) -> int:
+        return max((position.get(part, -1) for part in path.split("/")), default=-1)
 
-    reached = [path for path, b in zip(paths(finite.gradient), bad[:, task], strict=True) if b]
-    where = max(reached, key=reached_at)
-    losses = np.flatnonzero(~np.asarray(finite.losses)[task])
-    if len(losses):
-        cause = f"its support loss is not finite from inner step {losses[0]} on"
+    affected = [path for path, b in zip(paths(finite.gradient), bad[:, task], strict=True) if b]
+    origin = max(affected, key=module_position)
+    bad_steps = np.flatnonzero(~np.asarray(finite.losses)[task])
+    if len(bad_steps):
+        cause = f"its support loss is not finite from inner step {bad_steps[0]} on"
         remedy = "lower inner.optimizer.options.learning_rate"
     elif not np.asarray(finite.query_loss)[task]:
-        cause = "its support losses are finite, the query loss after adapting is not"
+        cause = "its support losses are finite, but its query loss after adaptation is not"
         remedy = "lower inner.optimizer.options.learning_rate"
     else:
-        cause = "its losses are finite, so that only a derivative is not"
-        remedy = "use safe_adam for an inner Adam, or try inner.estimator=first_order"
+        cause = "its losses are finite, so only a derivative is not"
+        remedy = "use safe_adam as the inner Adam, or try the first_order estimator"
     return (
         f"Step {step}: the {estimator} meta-gradient of task {task}{others} of {bad.shape[1]}"
-        f"{called} is not finite, first in {where} ({len(reached)} of {len(leaves)} tensors; "
+        f"{task_names} is not finite, first in {origin} ({len(affected)} of {len(leaves)} tensors; "
         f"{cause}); {remedy}."
     )

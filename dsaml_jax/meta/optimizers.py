@@ -1,4 +1,4 @@
-"""Inner optimizers that can be differentiated twice."""
+"""Inner optimizers whose updates can be differentiated."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ import optax
 
 
 class AdamState(NamedTuple):
-    """Attributes: count: steps taken; mean, square: moving averages of g and g²."""
+    """The state of `safe_adam`.
 
-    count: jax.Array
+    Attributes:
+      steps: number of steps taken.
+      mean: moving average of g.
+      square: moving average of g².
+    """
+
+    steps: jax.Array
     mean: optax.Updates
     square: optax.Updates
 
@@ -20,24 +26,24 @@ class AdamState(NamedTuple):
 def safe_adam(
     learning_rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015) whose derivative is finite where a gradient is exactly zero.
+    """Returns Adam (Kingma & Ba 2015) with finite derivatives where a gradient is exactly zero.
 
-    u = -α m̂ / (√v̂ + ε). d√v̂/dg is ∞ · 0 = NaN at v̂ = 0, so `optax.adam` turns the meta-gradient
-    of every weight into NaN as soon as one weight has had no gradient (a dead unit, an unused row).
-    Here such a weight has u = 0 with derivative 0; elsewhere values and derivatives are Adam's.
-    They are large where 0 < |g| << ε, up to 1 / ε: an inner Adam is better off with an ε of 1e-5
-    to 1e-3.
+    u = -α m̂ / (√v̂ + ε). d√v̂/dg is ∞ · 0 = NaN at v̂ = 0, so with `optax.adam` the meta-gradient of
+    every weight is NaN as soon as one weight has no gradient (a dead unit, an unused row). Here
+    such a weight has u = 0 with derivative 0; elsewhere values and derivatives are those of Adam.
+    Derivatives are large, up to 1 / ε, where 0 < |g| << ε: prefer an ε of 1e-5 to 1e-3 for an inner
+    Adam.
     """
 
-    def init(params):
+    def init(params: optax.Params) -> AdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return AdamState(jnp.zeros((), jnp.int32), zeros, zeros)
 
-    def update(gradient, state, params=None):
+    def update(updates, state, params=None):
         del params
-        count = state.count + 1
-        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mean, gradient)
-        square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.square, gradient)
+        count = state.steps + 1
+        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mean, updates)
+        square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.square, updates)
 
         def direction(m, v):
             steps = count.astype(v.dtype)

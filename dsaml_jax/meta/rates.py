@@ -1,34 +1,41 @@
-"""Learned inner rates: how far each adapted tensor moves, learned by the same outer gradient.
+"""Learned inner rates: step sizes of adapted tensors, trained with the outer gradient.
 
-The inner step is θ_(k+1) = θ_k + m_k ∘ u_k, where u_k is the inner optimizer's update, its own rate
-included, and m the learned multipliers, which start at 1. With SGD of rate α the effective rate is
-m α: at the start α, as in the papers. They learn the rate itself; a multiplier serves every
-optimizer of optax alike, and an outer Adam of rate r moves it by about 100 r percent a step,
-whatever α is. As in the papers nothing keeps a multiplier positive: a negative one makes the inner
-loop climb along that tensor, which the outer gradient may find useful; `summary` counts them.
+The inner step is θ_(k+1) = θ_k + m_k ∘ u_k, where u_k is the update of the inner optimizer, which
+includes its learning rate, and m holds the learned multipliers, initially 1. For SGD of rate α the
+effective rate is m α, initially α as in the papers. The papers learn the rate itself; a multiplier
+works with every optax optimizer, and an outer Adam of rate r changes it by about 100 r percent per
+step, whatever α is. As in the papers, nothing keeps a multiplier positive: with a negative one the
+inner loop ascends along that tensor, which can lower the outer loss; `summary` counts them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 RATES = ("fixed", "per_tensor", "per_tensor_and_step", "per_weight")
-"""Nothing is learned; a rate a tensor; a rate a tensor and inner step (MAML++, Antoniou et al.
-2019); a rate a weight (Meta-SGD, Li et al. 2017)."""
+"""Nothing is learned; one rate per tensor; one rate per tensor and inner step (MAML++, Antoniou et
+al. 2019); one rate per weight (Meta-SGD, Li et al. 2017)."""
 
 Rates = Any
 
 
 def initial_rates(kind: str, adapted: Any, steps: int) -> Rates:
-    """Multipliers of 1: a tree like `adapted` of scalars, [K] or tensors; {} where none is learned.
+    """Returns multipliers of 1 for each adapted tensor.
 
     Args:
       kind: one of `RATES`.
-      adapted: the subset that is adapted (None elsewhere).
-      steps: K.
+      adapted: the adapted subset of the weights (None elsewhere).
+      steps: number of inner steps, K.
+
+    Returns:
+      A tree like `adapted` whose leaves are scalars, [K], or shaped like the weights; {} if no rate
+      is learned.
     """
     shapes = {
         "per_tensor": lambda leaf: (),
@@ -38,12 +45,12 @@ def initial_rates(kind: str, adapted: Any, steps: int) -> Rates:
     if kind == "fixed":
         return {}
     if kind not in shapes:
-        raise ValueError(f"rates {kind!r} is none of {RATES}")
+        raise ValueError(f"rates is {kind!r}; expected one of {', '.join(RATES)}.")
     return jax.tree.map(lambda leaf: jnp.ones(shapes[kind](leaf), jnp.result_type(leaf)), adapted)
 
 
 def scale(kind: str, rates: Rates, updates: Any, k: jax.Array) -> Any:
-    """m_k ∘ u_k for the inner step k."""
+    """Returns m_k ∘ u_k for inner step k."""
     if kind == "fixed":
         return updates
     if kind == "per_tensor_and_step":
@@ -51,15 +58,15 @@ def scale(kind: str, rates: Rates, updates: Any, k: jax.Array) -> Any:
     return jax.tree.map(jnp.multiply, rates, updates)
 
 
-def summary(rates: Rates) -> dict[str, jax.Array]:
-    """Mean, least and largest multiplier, and the share of negative ones; {} where none."""
+def summary(rates: Rates) -> dict[str, Float[Array, ""]]:
+    """Returns mean, minimum and maximum multiplier and the share of negative ones; {} if fixed."""
     leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(rates)]
     if not leaves:
         return {}
-    every = jnp.concatenate(leaves)
+    multipliers = jnp.concatenate(leaves)
     return {
-        "rates_mean": every.mean(),
-        "rates_min": every.min(),
-        "rates_max": every.max(),
-        "rates_negative": (every < 0).mean(),
+        "rates_mean": multipliers.mean(),
+        "rates_min": multipliers.min(),
+        "rates_max": multipliers.max(),
+        "rates_negative": (multipliers < 0).mean(),
     }

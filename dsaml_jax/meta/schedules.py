@@ -1,16 +1,22 @@
-"""What changes over meta-training, as a function of its progress in [0, 1]."""
+"""Schedules: quantities that depend on the progress of meta-training, in [0, 1]."""
 
 from __future__ import annotations
 
-import jax
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
-def multi_step_weights(progress: jax.Array, steps: int, horizon: float) -> jax.Array:
-    """Weights [K] of the query loss after inner steps 1 to K (MAML++, Antoniou et al. 2019).
 
-    All are 1/K at the start; those of the steps before the last fall linearly to 0 at
-    progress = horizon, and the last takes what they lose. `horizon` > 0.
+def multi_step_weights(
+    progress: Float[Array, ""] | float, steps: int, horizon: float
+) -> Float[Array, " steps"]:
+    """Returns the weights of the query losses after inner steps 1 to K (MAML++, Antoniou 2019).
+
+    Initially all weights are 1/K. Those of all steps but the last decrease linearly and reach 0 at
+    progress = horizon > 0; the weight of the last step makes the sum 1.
     """
     early = jnp.full(steps - 1, jnp.maximum(1.0 - progress / horizon, 0.0) / steps)
     return jnp.append(early, 1.0 - early.sum())

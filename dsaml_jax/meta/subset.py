@@ -1,7 +1,7 @@
-"""Subsets of the weights by path pattern: which are adapted, and which are frozen.
+"""Subsets of the weights, selected by path patterns: adapted weights and frozen weights.
 
-A subset is the whole tree with None in place of what is not in it: None is an empty subtree to JAX
-and optax, so that gradients and optimizer states of a subset have no entries for the rest.
+A subset is the whole tree with None in place of the other weights. JAX and optax treat None as an
+empty subtree, so gradients and optimizer states of a subset have no entries for the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Params = Any
 
 
 def paths(params: Params) -> list[str]:
-    """The path of every leaf, as "predictor/output/kernel"."""
+    """Returns the path of every leaf, such as "predictor/output/kernel"."""
     return [_path(path) for path, _ in jax.tree.leaves_with_path(params)]
 
 
@@ -28,8 +28,8 @@ def partition(params: Params, patterns: Sequence[str]) -> tuple[Params, Params]:
 
     Args:
       params: any pytree of arrays.
-      patterns: of paths, with the wildcards of `fnmatch` (* also crosses "/"). A pattern that
-        names an inner node stands for everything below it.
+      patterns: path patterns with the wildcards of `fnmatch` (* also matches "/"). A pattern that
+        matches an inner node selects everything below it.
 
     Raises:
       UserError: a pattern matches no leaf.
@@ -38,11 +38,11 @@ def partition(params: Params, patterns: Sequence[str]) -> tuple[Params, Params]:
     for pattern in patterns:
         if not any(_matches(path, pattern) for path in known):
             top = ", ".join(sorted({path.split("/")[0] for path in known}))
-            near = difflib.get_close_matches(pattern, [*known, *_nodes(known)], n=1, cutoff=0.3)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            close = difflib.get_close_matches(pattern, [*known, *_nodes(known)], n=1, cutoff=0.3)
+            hint = f"did you mean {close[0]!r}? " if close else ""
             raise UserError(
                 f"the pattern {pattern!r} matches none of the {len(known)} weights; "
-                f"{hint}they start with {top}."
+                f"{hint}their paths start with {top}."
             )
 
     def pick(adapted: bool) -> Params:
@@ -55,14 +55,14 @@ def partition(params: Params, patterns: Sequence[str]) -> tuple[Params, Params]:
 
 
 def merge(adapted: Params, frozen: Params) -> Params:
-    """The whole tree again: `partition` undone."""
+    """Returns the whole tree, the inverse of `partition`."""
     return jax.tree.map(
         lambda a, f: f if a is None else a, adapted, frozen, is_leaf=lambda x: x is None
     )
 
 
 def is_whole(tree: Params) -> bool:
-    """Whether no leaf of a subset's tree is missing."""
+    """Returns whether a subset contains all leaves of its tree."""
     return all(leaf is not None for leaf in jax.tree.leaves(tree, is_leaf=lambda x: x is None))
 
 
@@ -75,4 +75,5 @@ def _matches(path: str, pattern: str) -> bool:
 
 
 def _nodes(known: Sequence[str]) -> set[str]:
+    """Returns the paths of all inner nodes."""
     return {path[:i] for path in known for i, letter in enumerate(path) if letter == "/"}

@@ -1,15 +1,15 @@
-"""Spectrogram adapter: each half second's log-mel image becomes one vector (the local scale).
+"""Spectrogram adapter: maps each half second's log-mel image to a vector (the local scale).
 
     conv (3 x 1) -> norm -> ReLU -> pool -> conv (3 x 3) -> norm -> ReLU -> pool -> conv (1 x 1)
 
-Clips are computed one after another in a rematerialized loop: a clip's arrays stay in the cache,
-and nothing is stored for the backward pass. The arithmetic is in `convolution`.
+A rematerialized loop computes clips one after another: a clip's arrays stay in the cache, and
+nothing is stored for the backward pass. The arithmetic is in `convolution`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -21,14 +21,20 @@ from dsaml_jax.model.convolution import Layer, Moments
 from dsaml_jax.model.initializers import fan_in_uniform
 from dsaml_jax.model.phases import Phases
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 
 class SpectrogramAdapter(nn.Module):
-    """log-mel [N, S, T, F] -> [N, S, flat], flat = pooled T x pooled F (14 x 34 at full size)."""
+    """Convolutional network from log-mel images to flat features, pooled T x pooled F (14 x 34)."""
 
     config: DSAMLConfig
 
     @nn.compact
-    def __call__(self, log_mel_NSTF: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, log_mel_NSTF: Float[Array, "clips segments frames bands"], train: bool
+    ) -> Float[Array, "clips segments flat"]:
+        """Returns the features of each segment."""
         config = self.config
         clips_NTFS = jnp.moveaxis(log_mel_NSTF.astype(config.compute_dtype), 1, -1)
         channels_1, channels_2 = config.channels
@@ -57,7 +63,7 @@ class SpectrogramAdapter(nn.Module):
 
         def from_second_norm(x: jax.Array, moments_2: Moments) -> jax.Array:
             x = convolution.second_block(x, layer_2, moments_2, phases)
-            # Spelled out, so that its gradient is summed over pixels first, and over segments last.
+            # Broadcast explicitly: its gradient then sums over pixels first and over segments last.
             bias_S = jnp.broadcast_to(last_bias, phases.segments)
             return phases.images(last_D @ x) + bias_S[:, None]
 
@@ -97,13 +103,16 @@ class SpectrogramAdapter(nn.Module):
 
 
 class ConvolutionWeights(nn.Module):
-    """`kernel` [rows, columns, in, out] and `bias` [out] of a convolution."""
+    """The weights of a convolution: `kernel` [rows, columns, in, out] and `bias` [out]."""
 
     config: DSAMLConfig
     shape: tuple[int, int, int, int]
 
     @nn.compact
-    def __call__(self) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self,
+    ) -> tuple[Float[Array, "rows columns inputs outputs"], Float[Array, " outputs"]]:
+        """Returns (kernel, bias)."""
         dtype = jnp.dtype(self.config.param_dtype)
         kernel = self.param("kernel", fan_in_uniform, self.shape, dtype)
         return kernel, self.param("bias", nn.initializers.zeros, self.shape[-1:], dtype)
@@ -112,10 +121,10 @@ class ConvolutionWeights(nn.Module):
 class Normalization(nn.Module):
     """Batch normalization (Ioffe & Szegedy 2015): y = scale · (x - mean) / sqrt(var + ε) + bias.
 
-    Calling it gives (scale, bias). With "running" it also tracks the mean, and the unbiased
-    variance, of its input. That input includes the convolution's bias, which `Moments` leave out
-    (other statistics take it off again), and has not the sign of the scale, which the second
-    convolution carries.
+    This module holds the weights; `convolution` does the arithmetic. For normalization "running" it
+    also tracks the mean and the unbiased variance of its input. They differ from `Moments` in two
+    ways: they include the convolution's bias (which cancels in the other normalizations), and they
+    do not include the sign of the scale, which the second convolution's kernel contains.
     """
 
     config: DSAMLConfig
@@ -129,16 +138,19 @@ class Normalization(nn.Module):
             self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape, dtype)
             self.variance = self.variable("batch_stats", "variance", jnp.ones, shape, dtype)
 
-    def __call__(self) -> tuple[jax.Array, jax.Array]:
+    def __call__(self) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+        """Returns (scale, bias)."""
         return self.scale, self.bias
 
     def tracked(self, conv_bias: jax.Array, signs: jax.Array | float) -> Moments:
-        """The running moments, as those of the batch are given."""
+        """Returns the running moments in the form of a batch's moments."""
         mean = signs * (self.mean.value - conv_bias)
         return Moments(mean, self.variance.value + mean**2)
 
-    def track(self, moments: Moments, conv_bias, signs: jax.Array | float, count: int) -> None:
-        """Moves the running moments toward those of a batch of `count` values a channel."""
+    def track(
+        self, moments: Moments, conv_bias: jax.Array, signs: jax.Array | float, count: int
+    ) -> None:
+        """Moves the running moments toward those of a batch of `count` values per channel."""
         if self.config.normalization != "running" or self.is_initializing():
             return
         mean = signs * moments.mean + conv_bias
@@ -149,5 +161,5 @@ class Normalization(nn.Module):
 
 
 def _mean(moments: Moments) -> Moments:
-    """Over clips, all of which have the same number of values."""
+    """Averages moments over clips, all of which have the same number of values."""
     return jax.tree.map(lambda x: x.mean(0), moments)

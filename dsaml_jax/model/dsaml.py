@@ -1,8 +1,8 @@
-"""DSAML: audio features of a clip in, arousal and valence every half second out."""
+"""DSAML: from audio features of a clip to arousal and valence in every half second."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,31 +15,33 @@ from dsaml_jax.model.fusion import Fusion
 from dsaml_jax.model.predictor import Predictor
 from dsaml_jax.model.transformer import DualScaleTransformer
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, PRNGKeyArray
+
 
 class Output(NamedTuple):
-    """What the model says of N clips of S segments.
+    """The model's output for N clips of S segments.
 
     Attributes:
-      curve: [N, S, 2], (arousal, valence).
-      attention: [P, layers, N, heads, S, S] maps before dropout; passes P in the order of
-        `DSAMLConfig.bands` (local, global).
+      curve: (arousal, valence), [N, S, 2].
+      attention: attention maps before dropout, [P, layers, N, heads, S, S], with passes P in the
+        order of `DSAMLConfig.bands` (local, global).
     """
 
-    curve: jax.Array
-    attention: jax.Array
+    curve: Float[Array, "clips segments 2"]
+    attention: Float[Array, "passes layers clips heads segments segments"]
 
 
 ENCODER = ("adapter", "fusion", "transformer")
 MODULES = (*ENCODER, "predictor")
-"""The modules of the model in the order in which they run; the encoder is `DSAML.encode`."""
+"""The modules of the model in the order in which they run; `DSAML.encode` runs the encoder."""
 
 
 class DSAML(nn.Module):
-    """Zhang et al., AAAI 2025: adapter -> fusion -> dual-scale transformer -> predictor.
+    """Adapter -> fusion -> dual-scale transformer -> predictor (Zhang et al., AAAI 2025).
 
-    Call with `log_mel` [N, S, T, F], `embedding` [N, G], and `train` (dropout on, which needs a
-    "dropout" key; with normalization "running", batch statistics, and the collection "batch_stats"
-    may be mutable).
+    `train` turns on dropout, which needs a "dropout" key. With normalization "running" it also
+    turns on batch statistics, and updates the collection "batch_stats" if that is mutable.
     """
 
     config: DSAMLConfig
@@ -50,14 +52,31 @@ class DSAML(nn.Module):
         self.transformer = DualScaleTransformer(self.config)
         self.predictor = Predictor(self.config)
 
-    def __call__(self, log_mel: jax.Array, embedding: jax.Array, train: bool = False) -> Output:
+    def __call__(
+        self,
+        log_mel: Float[Array, "clips segments frames bands"],
+        embedding: Float[Array, "clips global_dim"],
+        train: bool = False,
+    ) -> Output:
+        """Predicts the curves of clips from log-mel images and song embeddings."""
         x, attention = self.encode(log_mel, embedding, train)
         return Output(self.predict(x, train), attention)
 
     def encode(
-        self, log_mel: jax.Array, embedding: jax.Array, train: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        """The features [N, S, D] that the predictor reads, and the attention maps of `Output`."""
+        self,
+        log_mel: Float[Array, "clips segments frames bands"],
+        embedding: Float[Array, "clips global_dim"],
+        train: bool = False,
+    ) -> tuple[
+        Float[Array, "clips segments dim"],
+        Float[Array, "passes layers clips heads segments segments"],
+    ]:
+        """Returns the features [N, S, D] that `predict` takes, and the maps of `Output`.
+
+        Raises:
+          ValueError: the inputs have the wrong rank or different numbers of clips.
+          UserError: the sequence is longer than `DSAMLConfig.max_positions`.
+        """
         if log_mel.ndim != 4 or embedding.ndim != 2 or len(log_mel) != len(embedding):
             raise ValueError(
                 f"expected log_mel [N, S, T, F] and embedding [N, G], "
@@ -65,21 +84,30 @@ class DSAML(nn.Module):
             )
         if log_mel.shape[1] > self.config.max_positions:
             raise UserError(
-                f"A sequence of {log_mel.shape[1]} segments is longer than model.max_positions = "
+                f"The sequence of {log_mel.shape[1]} segments is longer than model.max_positions = "
                 f"{self.config.max_positions}; raise it or predict in windows."
             )
         fused = self.fusion(self.adapter(log_mel, train), embedding)
         return self.transformer(fused, not train)
 
-    def predict(self, x_NSD: jax.Array, train: bool = False) -> jax.Array:
-        """The curve [N, S, 2] of `Output`, from features."""
+    def predict(
+        self, x_NSD: Float[Array, "clips segments dim"], train: bool = False
+    ) -> Float[Array, "clips segments 2"]:
+        """Returns the curves of `Output` from features."""
         return self.predictor(x_NSD, not train).astype(self.config.statistics_dtype)
 
 
 def initialize(
-    config: DSAMLConfig, key: jax.Array, image: tuple[int, int], embedding_dim: int
+    config: DSAMLConfig, key: PRNGKeyArray, image: tuple[int, int], embedding_dim: int
 ) -> dict[str, Any]:
-    """Variables (`params`, and `batch_stats` where tracked) for images of T x F and G values."""
+    """Initializes the variables: `params`, and `batch_stats` if they are tracked.
+
+    Args:
+      config: the model.
+      key: random key.
+      image: size of a segment's log-mel image, (T, F).
+      embedding_dim: size of the song embeddings, G.
+    """
     log_mel = jnp.zeros((1, 2, *image), config.compute_dtype)
     embedding = jnp.zeros((1, embedding_dim), config.compute_dtype)
     return jax.jit(DSAML(config).init)(key, log_mel, embedding)

@@ -1,6 +1,8 @@
-"""Fusion of the two scales of features: what a half second sounds like, in what sort of song."""
+"""Fusion of the two scales of features: each half second's features and the song's embedding."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
@@ -8,18 +10,26 @@ import jax
 from dsaml_jax.model.config import DSAMLConfig
 from dsaml_jax.model.initializers import linear
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 
 class Fusion(nn.Module):
-    """sigmoid(W local + global), then the release's extra linear layer.
+    """sigmoid(W local + global), followed by the release's extra linear layer.
 
-    local [N, S, flat], embedding [N, G] -> [N, S, D]. An embedding of another width than D is
-    projected by a learned linear map first; one of width D is added as it is, as released.
+    A learned linear map first projects embeddings of other widths than D; embeddings of width D are
+    added without projection, as released.
     """
 
     config: DSAMLConfig
 
     @nn.compact
-    def __call__(self, local_NSX: jax.Array, embedding_NG: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        local_NSX: Float[Array, "clips segments flat"],
+        embedding_NG: Float[Array, "clips global_dim"],
+    ) -> Float[Array, "clips segments dim"]:
+        """Returns the fused features of each segment."""
         config = self.config
         embedding = embedding_NG.astype(config.compute_dtype)
         if embedding.shape[-1] != config.dim:

@@ -1,4 +1,4 @@
-"""Initial weights, as the released model's framework draws them."""
+"""Weight initialization with the defaults of the released model's framework (PyTorch)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def linear(config: DSAMLConfig, features: int, name: str) -> nn.Dense:
-    """y = x W + b in the config's dtypes."""
+    """Returns the layer y = x W + b in the dtypes of the config."""
     return nn.Dense(
         features,
         dtype=config.compute_dtype,

@@ -1,12 +1,12 @@
-"""Long short-term memory (Hochreiter & Schmidhuber 1997), with a tangent of its own.
+"""Long short-term memory (Hochreiter & Schmidhuber 1997) with a custom derivative rule.
 
-With gates in the order i, f, g, o and a_t = x_t + h_(t-1) W, where x_t is what the input adds:
+With gates in the order i, f, g, o and a_t = x_t + h_(t-1) W, where x_t is the input's contribution:
     c_t = σ(f) c_(t-1) + σ(i) tanh(g)
     h_t = σ(o) tanh(c_t)
-The derivative that tracing the loop would give multiplies by W and adds to a gradient of W's size
-in every time step, and passes a dozen arrays through the loop. Spelled out, all of that is done for
-all time steps at once: what is left in the loop is one product with W and a few multiplications, in
-the tangent and (by its transpose) in the gradient, to any order.
+The derivative of the loop by autodiff multiplies by W, accumulates a gradient of W's size in every
+time step, and carries a dozen arrays through the loop. The rule below does most of this for all
+time steps at once and leaves one product with W and a few multiplications in the loop, both in the
+tangent and, by transposition, in the gradient, to any order.
 
 Axes: S time steps, R independent recurrences (directions), N clips, H width, G = 4 H gates.
 """
@@ -14,19 +14,30 @@ Axes: S time steps, R independent recurrences (directions), N clips, H width, G 
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def lstm(gates_SRNG: jax.Array, kernel_RHG: jax.Array, unroll: int) -> tuple[jax.Array, jax.Array]:
-    """Hidden and cell states [S, R, N, H], from zero states.
+def lstm(
+    gates_SRNG: Float[Array, "segments directions clips gates"],
+    kernel_RHG: Float[Array, "directions hidden gates"],
+    unroll: int,
+) -> tuple[
+    Float[Array, "segments directions clips hidden"],
+    Float[Array, "segments directions clips hidden"],
+]:
+    """Returns hidden and cell states [S, R, N, H], starting from zeros.
 
     Args:
-      gates_SRNG: x, the input's part of the gates, biases included.
-      kernel_RHG: W.
-      unroll: time steps that one iteration of the loop takes.
+      gates_SRNG: the input's contribution x to the gates, including biases.
+      kernel_RHG: recurrent weights W.
+      unroll: number of time steps per iteration of the loop.
     """
 
     def step(carry, gates):
@@ -41,8 +52,12 @@ def lstm(gates_SRNG: jax.Array, kernel_RHG: jax.Array, unroll: int) -> tuple[jax
 
 @lstm.defjvp
 def _lstm_tangent(unroll, primals, tangents):
-    """da_t = dx_t + h_(t-1) dW + dh_(t-1) W; dc_t = f dc_(t-1) + slopes · (di, df, dg);
-    dh_t = tanh(c_t) do + o tanh'(c_t) dc_t."""
+    """Computes the tangents of both states.
+
+    da_t = dx_t + h_(t-1) dW + dh_(t-1) W
+    dc_t = f dc_(t-1) + slopes · (di, df, dg)
+    dh_t = tanh(c_t) do + o tanh'(c_t) dc_t
+    """
     gates, kernel = primals
     gates_dot, kernel_dot = tangents
     hidden, cell = lstm(gates, kernel, unroll)
@@ -56,9 +71,9 @@ def _lstm_tangent(unroll, primals, tangents):
     through_cell = o * (1 - squashed**2)
     driven = gates_dot + hidden_before @ kernel_dot
 
-    def step(carry, at):
+    def step(carry, inputs):
         hidden_dot, cell_dot = carry
-        driven, slopes, forget, through_cell = at
+        driven, slopes, forget, through_cell = inputs
         i_dot, f_dot, g_dot, o_dot = jnp.split(slopes * (driven + hidden_dot @ kernel), 4, -1)
         cell_dot = forget * cell_dot + i_dot + f_dot + g_dot
         hidden_dot = o_dot + through_cell * cell_dot
@@ -69,7 +84,7 @@ def _lstm_tangent(unroll, primals, tangents):
 
 
 def activations(gates: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """[..., 4 H] -> σ(i), σ(f), tanh(g), σ(o), each [..., H]."""
+    """Returns σ(i), σ(f), tanh(g), σ(o), each [..., H], of gates [..., 4 H]."""
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     return jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
 
@@ -80,5 +95,5 @@ def _scan(step, inputs, gates: jax.Array, kernel: jax.Array, unroll: int):
 
 
 def _delay(x: jax.Array) -> jax.Array:
-    """x_(t-1), zero at the start."""
+    """Returns x_(t-1), with zeros at the first step."""
     return jnp.concatenate([jnp.zeros_like(x[:1]), x[:-1]])

@@ -1,9 +1,10 @@
-"""Sequence predictor: BiLSTM -> Linear -> dropout -> Linear -> (arousal, valence) a segment."""
+"""Sequence predictor: BiLSTM -> Linear -> dropout -> Linear -> (arousal, valence)."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from dsaml_jax.model import dropout
@@ -11,16 +12,22 @@ from dsaml_jax.model.config import DSAMLConfig
 from dsaml_jax.model.initializers import fan_in_uniform, linear
 from dsaml_jax.model.lstm import lstm
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 
 class Predictor(nn.Module):
-    """[N, S, D] -> [N, S, 2], not squashed, as released."""
+    """The network from features to curves; its output is not bounded, as released."""
 
     config: DSAMLConfig
 
     @nn.compact
-    def __call__(self, x_NSD: jax.Array, deterministic: bool) -> jax.Array:
+    def __call__(
+        self, x_NSD: Float[Array, "clips segments dim"], deterministic: bool
+    ) -> Float[Array, "clips segments 2"]:
+        """Returns (arousal, valence) of each segment."""
         config = self.config
-        # Both directions are one recurrence: the second one's time runs backwards.
+        # One recurrence computes both directions; the second one runs backward in time.
         (forward, kernel_1), (backward, kernel_2) = (
             LSTM(config, name=name)(x_NSD) for name in ("forward", "backward")
         )
@@ -35,16 +42,19 @@ class Predictor(nn.Module):
 
 
 class LSTM(nn.Module):
-    """One direction's weights of `lstm`, and its input projection: [N, S, D] -> gates, kernel.
+    """The weights and the input projection of one direction of `lstm`.
 
-    The two biases add up, but are two weights, as released: an inner SGD step moves their sum
-    twice.
+    Its two biases only matter through their sum but are separate weights, as released: an inner SGD
+    step thus moves the sum by twice its gradient.
     """
 
     config: DSAMLConfig
 
     @nn.compact
-    def __call__(self, x_NSD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, x_NSD: Float[Array, "clips segments dim"]
+    ) -> tuple[Float[Array, "clips segments gates"], Float[Array, "hidden gates"]]:
+        """Returns the input's contribution to the gates and the recurrent kernel."""
         config, dim = self.config, self.config.lstm_dim
         param_dtype = jnp.dtype(config.param_dtype)
         kernel = self.param("recurrent", fan_in_uniform, (dim, 4 * dim), param_dtype)

@@ -1,12 +1,13 @@
-"""Dual-scale attention transformer: one set of weights, run under a local and a global band mask.
+"""Dual-scale attention transformer: one set of weights with a local and a global band mask.
 
-Both passes are stacked into one batch, so that every weight is read once for the two of them.
+Both passes are stacked into one batch, so every weight is read only once.
 Shapes: P passes (local first), N clips, H heads, S segments, D width, K = D / H.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
@@ -17,17 +18,26 @@ from dsaml_jax.model.activations import gelu, standardize
 from dsaml_jax.model.config import DSAMLConfig
 from dsaml_jax.model.initializers import linear
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 MASKED = -10_000.0
-"""Added to the scores outside the band, as released."""
+"""Added to attention scores outside the band, as released."""
 
 
 class DualScaleTransformer(nn.Module):
-    """[N, S, D] -> (sigmoid of the sum of the passes [N, S, D], maps [P, layers, N, H, S, S])."""
+    """Transformer encoder that runs one pass per attention band and sums the passes."""
 
     config: DSAMLConfig
 
     @nn.compact
-    def __call__(self, x_NSD: jax.Array, deterministic: bool) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, x_NSD: Float[Array, "clips segments dim"], deterministic: bool
+    ) -> tuple[
+        Float[Array, "clips segments dim"],
+        Float[Array, "passes layers clips heads segments segments"],
+    ]:
+        """Returns the sigmoid of the sum of the passes, and the attention maps of all layers."""
         bands = self.config.bands
         x = jnp.broadcast_to(x_NSD, (len(bands), *x_NSD.shape))
         bias_PSS = jnp.stack([band_bias(x_NSD.shape[1], width) for width in bands])
@@ -47,15 +57,28 @@ class DualScaleTransformer(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Post-LayerNorm encoder layer (Vaswani et al. 2017; Devlin et al. 2019), exact GELU."""
+    """Post-LayerNorm encoder layer (Vaswani et al. 2017; Devlin et al. 2019) with exact GELU."""
 
     config: DSAMLConfig
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, bias_PSS: jax.Array, factors: Sequence[jax.Array | float]
-    ) -> tuple[jax.Array, jax.Array]:
-        """`factors` of dropout: on the attention maps, after attention, after the feed-forward."""
+        self,
+        x: Float[Array, "passes clips segments dim"],
+        bias_PSS: Float[Array, "passes segments segments"],
+        factors: Sequence[jax.Array | float],
+    ) -> tuple[
+        Float[Array, "passes clips segments dim"],
+        Float[Array, "passes clips heads segments segments"],
+    ]:
+        """Returns the layer's output and its attention maps.
+
+        Args:
+          x: the layer's input.
+          bias_PSS: added to the attention scores.
+          factors: dropout factors of the attention maps, of the attention block's output, and of
+            the feed-forward block's output.
+        """
         config = self.config
         on_maps, on_attended, on_hidden = factors
         attended, maps = RelativeAttention(config, name="attention")(x, bias_PSS, on_maps)
@@ -66,12 +89,13 @@ class EncoderLayer(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """y = scale · standardize(x) + bias (Ba et al. 2016), over the last axis."""
+    """Layer normalization over the last axis, scale · standardize(x) + bias (Ba et al. 2016)."""
 
     config: DSAMLConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
+        """Returns the normalized x."""
         config, shape = self.config, x.shape[-1:]
         dtype = jnp.dtype(config.param_dtype)
         scale = self.param("scale", nn.initializers.ones, shape, dtype)
@@ -84,17 +108,29 @@ class LayerNorm(nn.Module):
 class RelativeAttention(nn.Module):
     """Multi-head attention with learned embeddings of the distance i - j.
 
-    score_ij = (q_i · k_j + q_i · e_(i-j) [+ k_j · e_(i-j)]) / sqrt(K) + bias_ij, the bracket for
-    position "relative_key_query" (Shaw et al. 2018; Huang et al. 2020).
+    score_ij = (q_i · k_j + q_i · e_(i-j) [+ k_j · e_(i-j)]) / sqrt(K) + bias_ij, where the bracket
+    is for position "relative_key_query" (Shaw et al. 2018; Huang et al. 2020).
     """
 
     config: DSAMLConfig
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, bias_PSS: jax.Array, factor: jax.Array | float
-    ) -> tuple[jax.Array, jax.Array]:
-        """`factor` of dropout on the maps; those that are returned are before it."""
+        self,
+        x: Float[Array, "passes clips segments dim"],
+        bias_PSS: Float[Array, "passes segments segments"],
+        factor: Float[Array, "passes clips heads segments segments"] | float,
+    ) -> tuple[
+        Float[Array, "passes clips segments dim"],
+        Float[Array, "passes clips heads segments segments"],
+    ]:
+        """Returns the attention's output, and the maps before dropout.
+
+        Args:
+          x: the layer's input.
+          bias_PSS: added to the attention scores.
+          factor: dropout factor of the maps.
+        """
         config = self.config
         segments, head_dim = x.shape[-2], config.dim // config.heads
         query, key, value = (
@@ -115,7 +151,7 @@ class RelativeAttention(nn.Module):
             near = table[first : first + 2 * segments - 1][::-1].astype(x.dtype)
             scores += skew(jnp.einsum("...ihk,mk->...him", query, near))
             if config.position == "relative_key_query":
-                # Seen from the key the same distance runs the other way along the table.
+                # The distance changes its sign from the key's point of view: the table is reversed.
                 by_key = skew(jnp.einsum("...jhk,mk->...hjm", key, near[::-1]))
                 scores += by_key.swapaxes(-1, -2)
         scores = scores.astype(config.statistics_dtype) / jnp.sqrt(
@@ -127,8 +163,8 @@ class RelativeAttention(nn.Module):
         return linear(config, config.dim, "output")(mixed.reshape(x.shape)), maps
 
 
-def band_bias(segments: int, half_width: int | None) -> jax.Array:
-    """[S, S]: 0 where |i - j| <= half_width, MASKED elsewhere; all 0 for None."""
+def band_bias(segments: int, half_width: int | None) -> Float[Array, "{segments} {segments}"]:
+    """Returns 0 where |i - j| <= half_width and MASKED elsewhere, [S, S]; None means no mask."""
     if half_width is None:
         return jnp.zeros((segments, segments))
     position = jnp.arange(segments)
@@ -136,11 +172,11 @@ def band_bias(segments: int, half_width: int | None) -> jax.Array:
     return jnp.where(distance <= half_width, 0.0, MASKED)
 
 
-def skew(x: jax.Array) -> jax.Array:
-    """[..., S, 2S - 1] -> [..., S, S] with out[i, j] = x[i, j - i + S - 1].
+def skew(x: Float[Array, "*batch size distances"]) -> Float[Array, "*batch size size"]:
+    """Returns out[i, j] = x[i, j - i + S - 1] of shape [..., S, S], for x [..., S, 2S - 1].
 
-    In the flattened array that is element (S - 1) + i (2S - 2) + j: slices and a reshape do it,
-    whose transposes are as cheap, where a gather's would be a scatter.
+    out[i, j] is element (S - 1) + i (2S - 2) + j of the flattened x, so slices and a reshape
+    suffice. Their transposes are as cheap; the transpose of a gather would be a scatter.
     """
     size = x.shape[-2]
     flat = x.reshape(*x.shape[:-2], -1)

@@ -23,7 +23,7 @@ def double_precision():
         yield
 
 
-def test_lanczos_meets_a_dense_hessian():
+def test_lanczos_agrees_with_a_dense_hessian():
     rng = np.random.default_rng(0)
     inputs, targets = rng.normal(size=(20, 3)), rng.normal(size=20)
     params = {"w": rng.normal(size=(3, 4)), "v": rng.normal(size=4)}
@@ -40,8 +40,8 @@ def test_lanczos_meets_a_dense_hessian():
     np.testing.assert_allclose(outer[[0, -1]], dense[[0, -1]], rtol=1e-2)
 
 
-def test_lanczos_ends_where_the_space_does():
-    """Three different eigenvalues span three dimensions; what is asked beyond is 0."""
+def test_lanczos_stops_when_the_space_is_exhausted():
+    """Three distinct eigenvalues span three dimensions; the remaining values are 0."""
     matrix = jnp.diag(jnp.array([2.0, 2.0, -1.0, 5.0, 5.0, 5.0]))
     values = lanczos(lambda v: matrix @ v, jnp.ones(6), KEY, 5)
     np.testing.assert_allclose(values, [-1, 0, 0, 2, 5], atol=1e-6)
@@ -73,7 +73,7 @@ def test_the_inner_path_carries_the_optimizers_state_back():
 
 
 def test_gradient_noise_is_unbiased():
-    """Averaged over many meta-batches, signal and spread are those that were drawn from."""
+    """Averaged over many meta-batches, signal and spread are those of the distribution."""
     rng = np.random.default_rng(0)
     mean, deviation = np.array([1.0, -2.0, 0.5]), np.array([2.0, 1.0, 3.0])
     draws = mean + deviation * rng.normal(size=(20_000, 4, 3))
@@ -95,7 +95,7 @@ def test_comparison_by_module():
     assert similarity.second_order_share(x, y)["b"] == 3.0
 
 
-def test_cost_tells_memory_and_time():
+def test_measure_reports_memory_and_time():
     x = jnp.ones((64, 64))
     functions = {"small": lambda x: x + 1, "large": lambda x: x @ x @ (x.T @ x)}
     measured = measure(functions, dict.fromkeys(functions, (x,)), 2)

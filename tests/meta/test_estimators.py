@@ -35,7 +35,7 @@ def double_precision():
 
 
 @pytest.mark.parametrize("last", [1, 2, 5])
-def test_truncated_has_as_many_factors_as_exact_steps(last):
+def test_truncated_gradient_has_one_factor_per_exact_step(last):
     task = Quadratic.random(0)
     gradient = estimate(Unrolled(last), task, STEPS)[1].params
     close(gradient, task.shrink(last).T @ task.query_gradient(STEPS))
@@ -71,7 +71,7 @@ def test_annealed_runs_one_branch_for_many_tasks_and_compiles_once():
 
 
 def test_reptile_by_hand():
-    """Outer SGD of rate ε goes the share ε of the way to θ_K; the query has no say."""
+    """Outer SGD of rate ε moves θ by ε (θ_K - θ), independently of the query."""
     task = Quadratic.random(2)
     result, gradient = estimate(Reptile(), task, STEPS)
     close(gradient.params, task.start - task.after(STEPS))
@@ -94,17 +94,17 @@ def test_implicit_has_the_proximal_closed_form():
     expected = strength * np.linalg.solve(system, task.B @ (end - task.b))
     close(gradient.params, expected)
     assert result.numbers["residual"] < 1e-10 and result.numbers["stationarity"] < 1e-10
-    # It is also the limit of unrolling for ever ...
+    # It is also the limit of unrolling ...
     unrolled = estimate(Unrolled(), task, 1500, proximal=strength)[1].params
     close(unrolled, expected)
-    # ... and what stops early says so.
+    # ... and stopping early shows in the numbers.
     result, rough = estimate(Implicit(solver_steps=1), task, 5, proximal=strength)
     assert result.numbers["residual"] > 1e-2 and result.numbers["stationarity"] > 1e-2
     assert np.linalg.norm(rough.params - expected) > 1e-2 * np.linalg.norm(expected)
 
 
-def test_implicit_reaches_frozen_weights_and_what_is_prepared_from_them():
-    """... as the exact derivative of an inner loop that has converged does."""
+def test_implicit_differentiates_frozen_weights_and_what_is_precomputed_from_them():
+    """It equals the exact derivative of a converged inner loop."""
 
     def loss(params, batch, key):
         features, y = batch
@@ -152,7 +152,7 @@ def test_estimators_differ():
             assert (apart < 1e-12) == same, (one, other)
 
 
-def test_complaint_names_task_and_the_module_nearest_to_the_loss():
+def test_nonfinite_message_names_task_and_the_module_nearest_to_the_loss():
     nan = np.nan
     gradients = MetaParams(
         {
@@ -162,18 +162,18 @@ def test_complaint_names_task_and_the_module_nearest_to_the_loss():
         {},
     )
 
-    def told(losses, query_loss):
+    def message(losses, query_loss):
         result = TaskResult(jnp.asarray(query_loss), jnp.asarray(losses), None, {})
         finite = jax.vmap(finiteness)(result, jax.tree.map(jnp.asarray, gradients))
         return nonfinite_message(finite, estimator="mine", step=7, order=("encoder", "head"))
 
     losses = np.ones((3, 2))
-    assert told(losses, np.ones(3)).startswith(
+    assert message(losses, np.ones(3)).startswith(
         "Step 7: the mine meta-gradient of task 1 of 3 is not finite, first in params/head/bias "
         "(2 of 3 tensors; its losses are finite"
     )
-    assert "the query loss after adapting is not" in told(losses, np.array([1, nan, 1]))
+    assert "its query loss after adaptation is not" in message(losses, np.array([1, nan, 1]))
     losses[1, 1] = np.inf
-    assert "support loss is not finite from inner step 1 on" in told(losses, np.ones(3))
+    assert "support loss is not finite from inner step 1 on" in message(losses, np.ones(3))
     gradients = jax.tree.map(np.nan_to_num, gradients)
-    assert told(np.ones((3, 2)), np.ones(3)) is None
+    assert message(np.ones((3, 2)), np.ones(3)) is None

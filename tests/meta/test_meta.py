@@ -111,7 +111,7 @@ def test_multi_step_loss_has_its_closed_form_and_schedule():
     close(multi_step_weights(0.9, steps, 0.5), [0, 0, 0, 1])
 
 
-def test_no_steps_leave_the_weights():
+def test_zero_steps_leave_the_weights_unchanged():
     task = Quadratic.random(1)
     result, gradient = estimate(EXACT, task, 0)
     assert result.losses.shape == (0,)
@@ -135,7 +135,7 @@ def test_safe_adam_is_adam_with_finite_derivatives_where_a_gradient_is_zero():
     task = Quadratic.random(4)
 
     def padded(matrix, center):
-        """The same quadratic with one more weight, on which nothing depends."""
+        """Returns the same quadratic with one more weight, on which nothing depends."""
         return np.pad(matrix, (0, 1)), np.append(center, 0.0)
 
     def gradient(optimizer, task, start):
@@ -151,7 +151,7 @@ def test_safe_adam_is_adam_with_finite_derivatives_where_a_gradient_is_zero():
 
 
 def linear_loss(params, batch, key):
-    """(v w x - y)²/2: an encoder w and a head v."""
+    """Returns (v w x - y)²/2 for an encoder w and a head v."""
     x, y = batch
     return (params["head"] * params["encoder"] * x - y) ** 2 / 2
 
@@ -184,7 +184,7 @@ def test_anil_step_by_hand(estimator, exact, encoded_once):
 
 
 def test_engines_agree_on_subsets_and_rates():
-    """Mixed differentiates in what is frozen, the rates, and a batch that holds integers."""
+    """Mixed differentiates through frozen weights, rates, and batches that contain integers."""
 
     def indexed_loss(params, batch, key):
         x, index = batch

@@ -1,4 +1,4 @@
-"""The worked example of the documentation runs, and needs nothing of the music model."""
+"""The example in the documentation runs, and the library imports nothing of the music model."""
 
 import subprocess
 import sys
@@ -29,3 +29,21 @@ def test_the_library_does_not_import_the_music_model():
     imported = set(ran.stdout.strip("[]\n").replace("'", "").split(", "))
     allowed = {"dsaml_jax", "dsaml_jax.errors", "dsaml_jax.meta"}
     assert {n for n in imported if not n.startswith("dsaml_jax.meta.")} == allowed
+
+
+def test_the_libraries_need_no_other_requirements():
+    """Without the packages of the extra `run`, both libraries import."""
+    code = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("jaxtyping", "librosa", "ml_collections", "matplotlib", "tqdm"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+import dsaml_jax.meta.diagnostics, dsaml_jax.model.objective
+names = {name.split(".")[1] for name in sys.modules if name.startswith("dsaml_jax.")}
+assert names == {"errors", "meta", "model"}, names
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,6 +1,7 @@
-"""What the model must do by construction, whatever its weights."""
+"""Properties that the model has by construction, whatever its weights."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -33,12 +34,25 @@ def inputs(clips: int, seed: int = 0):
 
 
 def model(**changes):
+    """Returns a config with changes that keep the shapes of the weights, and its variables."""
     config = dataclasses.replace(SMALL, **changes)
-    variables = initialize(config, jax.random.key(1), IMAGE, EMBEDDING)
-    return config, variables
+    return config, initial_variables(config.normalization == "running")
 
 
-def test_paper_size_has_its_29_million_weights():
+@functools.cache
+def initial_variables(running: bool):
+    config = dataclasses.replace(SMALL, normalization="running" if running else "clip")
+    return initialize(config, jax.random.key(1), IMAGE, EMBEDDING)
+
+
+@functools.cache
+def compiled(config: DSAMLConfig, train: bool = False):
+    """Returns the compiled model, apply(variables, log_mel, embedding, rngs) -> Output."""
+    module = DSAML(config)
+    return jax.jit(lambda *inputs, rngs=None: module.apply(*inputs, train=train, rngs=rngs))
+
+
+def test_the_paper_size_has_29_million_weights():
     shapes = jax.eval_shape(
         lambda key: initialize(DSAMLConfig(), key, (51, 128), 1024), jax.random.key(0)
     )
@@ -47,9 +61,9 @@ def test_paper_size_has_its_29_million_weights():
 
 
 @pytest.mark.parametrize("normalization", ["clip", "batch", "running"])
-def test_whether_a_clip_depends_on_its_batch(normalization):
+def test_a_clip_depends_on_its_batch_for_batch_statistics_only(normalization):
     config, variables = model(normalization=normalization)
-    apply = jax.jit(DSAML(config).apply)
+    apply = compiled(config)
     log_mel, embedding = inputs(3)
     together = apply(variables, log_mel, embedding).curve
     alone = jnp.concatenate(
@@ -64,7 +78,7 @@ def test_clip_statistics_are_batch_statistics_of_one_clip():
     curves = []
     for normalization in ("clip", "batch"):
         config, variables = model(normalization=normalization)
-        curves.append(DSAML(config).apply(variables, log_mel, embedding).curve)
+        curves.append(compiled(config)(variables, log_mel, embedding).curve)
     np.testing.assert_allclose(*curves, atol=1e-6)
 
 
@@ -83,8 +97,8 @@ def test_running_statistics_converge_to_those_of_a_repeated_batch():
     )
     for _ in range(40):
         variables = {**variables, **apply(variables)}
-    running = DSAML(config).apply(variables, log_mel, embedding).curve
-    batch = DSAML(dataclasses.replace(config, normalization="batch")).apply(
+    running = compiled(config)(variables, log_mel, embedding).curve
+    batch = compiled(dataclasses.replace(config, normalization="batch"))(
         {"params": variables["params"]}, log_mel, embedding
     )
     # What is left is n / (n - 1) in the variance.
@@ -92,7 +106,7 @@ def test_running_statistics_converge_to_those_of_a_repeated_batch():
 
 
 def reference_adapter(params, log_mel):
-    """The adapter as a textbook would write it, with lax convolutions; batch statistics."""
+    """Computes the adapter with plain lax convolutions and batch statistics."""
     x = log_mel.reshape(-1, *log_mel.shape[2:], 1)
     for i, padding in ((1, ((2, 2), (1, 1))), (2, ((1, 1), (1, 1)))):
         conv, norm = params[f"conv_{i}"], params[f"norm_{i}"]
@@ -110,7 +124,7 @@ def reference_adapter(params, log_mel):
 
 
 @pytest.mark.parametrize("image", [(9, 12), (8, 13), (51, 128)])
-def test_adapter_is_the_textbook_one_also_for_negative_scales(image):
+def test_adapter_equals_the_reference_also_for_negative_scales(image):
     from dsaml_jax.model.adapter import SpectrogramAdapter
 
     config = dataclasses.replace(SMALL, normalization="batch")
@@ -127,12 +141,12 @@ def test_adapter_is_the_textbook_one_also_for_negative_scales(image):
     np.testing.assert_allclose(ours, reference_adapter(params, log_mel), rtol=2e-4, atol=2e-4)
 
 
-def test_clips_at_once_change_nothing():
+def test_the_number_of_clips_at_once_changes_nothing():
     log_mel, embedding = inputs(5)
     curves = []
     for clips in (1, 2, 5):
         config, variables = model(adapter_clips=clips)
-        curves.append(DSAML(config).apply(variables, log_mel, embedding).curve)
+        curves.append(compiled(config)(variables, log_mel, embedding).curve)
     np.testing.assert_allclose(curves[0], curves[1], atol=1e-6)
     np.testing.assert_allclose(curves[0], curves[2], atol=1e-6)
 
@@ -148,7 +162,7 @@ def test_first_moments_are_those_of_the_convolution():
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
-def test_skew_lays_distances_along_diagonals(size):
+def test_skew_moves_distances_to_diagonals(size):
     x = jax.random.normal(jax.random.key(0), (3, size, 2 * size - 1))
     expected = np.stack(
         [[[x[n, i, j - i + size - 1] for j in range(size)] for i in range(size)] for n in range(3)]
@@ -157,7 +171,7 @@ def test_skew_lays_distances_along_diagonals(size):
 
 
 @pytest.mark.parametrize("position", ["none", "relative_key", "relative_key_query"])
-def test_attention_scores_are_the_stated_ones(position):
+def test_attention_scores_follow_their_equation(position):
     from dsaml_jax.model.transformer import RelativeAttention
 
     config = dataclasses.replace(SMALL, position=position)
@@ -190,7 +204,7 @@ def test_bands_and_ablations():
     passes = {(True, True): 2, (True, False): 1, (False, True): 1, (False, False): 1}
     for (local, both), count in passes.items():
         config, variables = model(local_attention=local, global_attention=both)
-        maps = DSAML(config).apply(variables, log_mel, embedding).attention
+        maps = compiled(config)(variables, log_mel, embedding).attention
         assert maps.shape == (count, 2, 1, 2, SEGMENTS, SEGMENTS)
         width = 2 if local else 5 if both else SEGMENTS
         i, j = np.indices((SEGMENTS, SEGMENTS))
@@ -198,29 +212,28 @@ def test_bands_and_ablations():
         np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
 
 
-def test_dropout_needs_its_key_and_follows_it():
+def test_dropout_depends_on_its_key():
     config, variables = model(dropout=0.5)
     log_mel, embedding = inputs(1)
 
     def curve(seed):
-        key = jax.random.key(seed)
-        return (
-            DSAML(config)
-            .apply(variables, log_mel, embedding, train=True, rngs={"dropout": key})
-            .curve
-        )
+        rngs = {"dropout": jax.random.key(seed)}
+        return compiled(config, train=True)(variables, log_mel, embedding, rngs=rngs).curve
 
     np.testing.assert_array_equal(curve(0), curve(0))
     assert not np.allclose(curve(0), curve(1))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_precision_follows_the_config(dtype):
+def test_dtypes_follow_the_config(dtype):
     config, variables = model(dtype=dtype, param_dtype="float32")
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(variables)} == {"float32"}
-    output = DSAML(config).apply(variables, *inputs(2))
+    initial = jax.eval_shape(
+        lambda key: initialize(config, key, IMAGE, EMBEDDING), jax.random.key(0)
+    )
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(initial)} == {"float32"}
+    output = compiled(config)(variables, *inputs(2))
     assert output.curve.dtype == jnp.float32
-    full = DSAML(SMALL).apply(variables, *inputs(2)).curve
+    full = compiled(SMALL)(variables, *inputs(2)).curve
     np.testing.assert_allclose(output.curve, full, atol=0.05 if dtype == "bfloat16" else 1e-6)
 
 
@@ -233,6 +246,6 @@ def test_precision_follows_the_config(dtype):
         ({"layers": 0}, "at least 1"),
     ],
 )
-def test_nonsense_is_refused_in_a_sentence(changes, sentence):
+def test_invalid_configs_raise_user_errors(changes, sentence):
     with pytest.raises(UserError, match=sentence):
         dataclasses.replace(SMALL, **changes)

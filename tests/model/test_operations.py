@@ -1,4 +1,4 @@
-"""The model's operations with derivatives of their own equal their plain statements, twice over."""
+"""Operations with custom derivative rules equal plain autodiff, in first and second derivatives."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def plain_lstm(gates_SRNG, kernel_RHG, unroll):
         cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
         hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
         states.append((hidden, cell))
-    return tuple(jnp.stack(each) for each in zip(*states, strict=True))
+    return tuple(jnp.stack(steps) for steps in zip(*states, strict=True))
 
 
 def plain_standardize(x, epsilon):
@@ -68,17 +68,17 @@ def test_values_gradients_and_their_derivatives_equal_plain_autodiff(name):
             forward_over_reverse = jax.jvp(gradient, (x,), (along,))[1]
             return function(*x), gradient(x), forward_over_reverse, jax.grad(slope)(x)
 
-        found, expected = (jax.jit(numbers, static_argnums=0)(f) for f in (ours, plain))
+        result, expected = (jax.jit(numbers, static_argnums=0)(f) for f in (ours, plain))
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, expected
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), result, expected
         )
 
 
-def test_dropout_keeps_the_mean_and_draws_every_place_afresh():
+def test_dropout_keeps_the_mean_and_draws_independent_masks():
     first, second = dropout.factors(KEYS[0], 0.25, [(200, 100), (100, 200)], jnp.float32)
     for factors in (first, second):
         assert set(np.unique(factors)) == {np.float32(0), np.float32(1 / 0.75)}
-        # Five standard deviations of the mean of 20 000 draws.
+        # Within five standard deviations of the mean of 20 000 draws.
         assert float(factors.mean()) == pytest.approx(1, abs=5 * (0.25 / 0.75 / 20_000) ** 0.5)
     agree = float(jnp.mean((first.ravel() > 0) == (second.ravel() > 0)))
     assert agree == pytest.approx(0.75**2 + 0.25**2, abs=0.02)

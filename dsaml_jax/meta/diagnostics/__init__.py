@@ -1,4 +1,4 @@
-"""What meta-gradients are like: agreement of estimators, curvature, noise, cost."""
+"""Diagnostics of meta-gradients: agreement of estimators, curvature, noise, and cost."""
 
 from dsaml_jax.meta.diagnostics.cost import Cost, Measured, measure
 from dsaml_jax.meta.diagnostics.diagnosis import Diagnosis, diagnose, scalars

@@ -1,4 +1,4 @@
-"""What a compiled function costs: time, and the memory it needs besides its arguments."""
+"""The cost of a compiled function: its run time and temporary memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import jax
 
 
 class Cost(NamedTuple):
-    """Attributes:
-    temp_bytes: the compiler's account of temporary memory at its peak.
-    seconds: median time of a call; compiling is not counted.
+    """The cost of a compiled function.
+
+    Attributes:
+      temp_bytes: peak temporary memory as computed by the compiler, without arguments, in bytes.
+      seconds: median time of a call in seconds, without compilation.
     """
 
     temp_bytes: int
@@ -21,7 +23,12 @@ class Cost(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Attributes: cost: of a call; result: of the last one."""
+    """A measured function.
+
+    Attributes:
+      cost: cost of a call.
+      result: result of the last call.
+    """
 
     cost: Cost
     result: Any
@@ -30,10 +37,15 @@ class Measured(NamedTuple):
 def measure(
     functions: Mapping[str, Callable], arguments: Mapping[str, Sequence[Any]], repeats: int
 ) -> dict[str, Measured]:
-    """The cost of each function of its arguments, and what it gives.
+    """Measures each function on its arguments.
 
-    They are called in turns, `repeats` times after a first call that is not counted, so that a
-    machine that is busy for a while is so for all of them.
+    After an untimed call of each function, rounds of one call of each are timed `repeats` times, so
+    that other load on the machine affects all functions alike.
+
+    Args:
+      functions: functions of arrays by name; they are compiled here.
+      arguments: positional arguments by name of the function.
+      repeats: number of timed calls of each function.
     """
     compiled = {name: jax.jit(f).lower(*arguments[name]).compile() for name, f in functions.items()}
     seconds, results = {name: [] for name in functions}, {}
@@ -43,8 +55,16 @@ def measure(
             results[name] = jax.block_until_ready(function(*arguments[name]))
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    memory = {name: f.memory_analysis().temp_size_in_bytes for name, f in compiled.items()}
     return {
-        name: Measured(Cost(memory[name], statistics.median(seconds[name])), results[name])
+        name: Measured(
+            Cost(_temp_bytes(compiled[name]), statistics.median(seconds[name])), results[name]
+        )
         for name in functions
     }
+
+
+def _temp_bytes(compiled: jax.stages.Compiled) -> int:
+    memory = compiled.memory_analysis()
+    if memory is None:
+        raise RuntimeError("this backend does not report the memory of compiled functions")
+    return memory.temp_size_in_bytes

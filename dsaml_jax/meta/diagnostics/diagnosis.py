@@ -1,8 +1,8 @@
-"""One meta-batch under the microscope: what first order leaves out, curvature, noise."""
+"""Diagnosis of one meta-batch: the effect of second-order terms, curvature, and noise."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,31 +15,36 @@ from dsaml_jax.meta.engines import ENGINES, Engine
 from dsaml_jax.meta.estimators import Unrolled
 from dsaml_jax.meta.problem import Problem, Task
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Key
+
 
 class Diagnosis(NamedTuple):
-    """Of B tasks and an inner loop of K >= 1 steps.
+    """The diagnosis of B tasks and an inner loop of K >= 1 steps.
 
     Attributes:
-      cosine, share, norm: of the mean meta-gradient by module: cosine between first order and
-        exact, |exact - first| / |exact|, |exact|.
-      noise: signal and spread of the exact gradients of the tasks.
-      query_loss: after adapting, mean over tasks.
+      cosine: cosine between the first-order and the exact mean meta-gradient, by module.
+      share: |exact - first order| / |exact| of the mean meta-gradient, by module.
+      norm: norm of the exact mean meta-gradient, by module.
+      noise: signal and spread of the tasks' exact meta-gradients.
+      query_loss: query loss at the adapted weights, mean over tasks.
       losses: support loss before each inner step, mean over tasks, [K].
-      step_cosine, step_norm: of the adapted weights' gradient carried back to θ_0 ... θ_K: cosine
-        to the one at θ_K (first order) and norm relative to it, mean over tasks, [K + 1].
-      eigenvalues: largest and smallest of the support loss's Hessian at θ_0 ... θ_(K-1), mean over
-        tasks, [K, 2].
+      step_cosine: cosine between the gradient carried back to θ_0 ... θ_K and the one at θ_K (first
+        order), mean over tasks, [K + 1].
+      step_norm: norm of those gradients relative to the one at θ_K, mean over tasks, [K + 1].
+      eigenvalues: largest and smallest eigenvalue of the support loss's Hessian at
+        θ_0 ... θ_(K-1), mean over tasks, [K, 2].
     """
 
-    cosine: dict[str, jax.Array]
-    share: dict[str, jax.Array]
-    norm: dict[str, jax.Array]
+    cosine: dict[str, Float[Array, ""]]
+    share: dict[str, Float[Array, ""]]
+    norm: dict[str, Float[Array, ""]]
     noise: Noise
-    query_loss: jax.Array
-    losses: jax.Array
-    step_cosine: jax.Array
-    step_norm: jax.Array
-    eigenvalues: jax.Array
+    query_loss: Float[Array, ""]
+    losses: Float[Array, " steps"]
+    step_cosine: Float[Array, " steps+1"]
+    step_norm: Float[Array, " steps+1"]
+    eigenvalues: Float[Array, "steps 2"]
 
 
 def diagnose(
@@ -47,14 +52,21 @@ def diagnose(
     inner: InnerLoop,
     meta_params: MetaParams,
     tasks: Task,
-    keys: jax.Array,
+    keys: Key[Array, " tasks"],
     *,
     iterations: int = 10,
     engine: Engine = ENGINES["remat"],
 ) -> Diagnosis:
-    """Pure; `tasks` and `keys` are stacked along their first axis, B >= 2.
+    """Diagnoses a meta-batch; a pure function.
 
-    `iterations` of Lanczos are done at every inner step of every task, one task at a time.
+    Args:
+      problem: losses.
+      inner: inner loop of K >= 1 steps.
+      meta_params: meta-parameters to diagnose.
+      tasks: B >= 2 tasks, stacked along the first axis.
+      keys: one random key per task.
+      iterations: Lanczos iterations at every inner step of every task; tasks run one at a time.
+      engine: how exact meta-gradients are computed.
     """
 
     def gradients(exact_steps: int | None) -> Any:
@@ -65,28 +77,28 @@ def diagnose(
 
     exact = gradients(None)
     mean_exact, mean_first = (
-        jax.tree.map(lambda g: g.mean(0), each) for each in (exact, gradients(0))
+        jax.tree.map(lambda g: g.mean(0), stacked) for stacked in (exact, gradients(0))
     )
 
-    def along(task_and_key):
+    def path_statistics(task_and_key):
         path = inner_path(problem, inner, meta_params, *task_and_key, iterations=iterations)
         last = jax.tree.map(lambda g: g[-1], path.gradients)
-        compared = jax.vmap(lambda g: (similarity.cosines(g, last), similarity.norms(g)))
-        cosine, norm = (each[similarity.ALL] for each in compared(path.gradients))
+        compare = jax.vmap(lambda g: (similarity.cosines(g, last), similarity.norms(g)))
+        cosine, norm = (by_module[similarity.ALL] for by_module in compare(path.gradients))
         return path.query_loss, path.losses, cosine, norm / norm[-1], path.eigenvalues
 
-    paths = jax.tree.map(lambda x: x.mean(0), jax.lax.map(along, (tasks, keys)))
+    means = jax.tree.map(lambda x: x.mean(0), jax.lax.map(path_statistics, (tasks, keys)))
     return Diagnosis(
         similarity.cosines(mean_first, mean_exact),
         similarity.second_order_share(mean_exact, mean_first),
         similarity.norms(mean_exact),
         gradient_noise(exact),
-        *paths,
+        *means,
     )
 
 
 def scalars(diagnosis: Diagnosis) -> dict[str, float]:
-    """Finite numbers by name, for a log; those that are not are left out."""
+    """Returns the finite numbers of a diagnosis by name, for a log."""
     named = {
         f"{field}/{module}": value
         for field in ("cosine", "share", "norm")

@@ -1,32 +1,37 @@
-"""Extreme eigenvalues of a Hessian that is too large to write down."""
+"""Extreme eigenvalues of a Hessian, computed from Hessian-vector products."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, PRNGKeyArray
+
 
 def hessian_product(loss: Callable[[Any], jax.Array], params: Any) -> Callable[[Any], Any]:
-    """v -> ∇² loss(params) v, forward over reverse."""
+    """Returns v -> ∇² loss(params) v, computed forward over reverse."""
     return lambda v: jax.jvp(jax.grad(loss), (params,), (v,))[1]
 
 
-def lanczos(product: Callable[[Any], Any], like: Any, key: jax.Array, iterations: int) -> jax.Array:
-    """Ritz values [iterations] of a symmetric linear map, ascending; the outermost converge first.
+def lanczos(
+    product: Callable[[Any], Any], like: Any, key: PRNGKeyArray, iterations: int
+) -> Float[Array, " iterations"]:
+    """Returns the Ritz values of a symmetric linear map, ascending; extreme ones converge first.
 
-    Lanczos' recursion from a random start, with every new vector made orthogonal to all before it
-    (twice), without which the outer eigenvalues come out several times. Where the space is used up
-    before the iterations are, the values that remain are 0.
+    The Lanczos recursion starts from a random vector and reorthogonalizes every new vector twice
+    against all earlier ones; without this the extreme eigenvalues appear several times. If the
+    Krylov space is exhausted early, the remaining values are 0.
 
     Args:
-      product: v -> A v on pytrees like `like`.
-      like: gives shapes and types.
-      key: of the start.
-      iterations: m; the memory is m vectors.
+      product: v -> A v on pytrees with the structure of `like`.
+      like: pytree that gives shapes and dtypes of v.
+      key: random key of the start vector.
+      iterations: number of iterations m; memory is m vectors.
     """
     flat, unravel = ravel_pytree(like)
     start = jax.random.normal(key, flat.shape, flat.dtype)
@@ -40,7 +45,7 @@ def lanczos(product: Callable[[Any], Any], like: Any, key: jax.Array, iterations
         for _ in range(2):
             image = image - basis.T @ (basis @ image)
         length = jnp.linalg.norm(image)
-        # What is left of a used-up space is rounding noise: the recursion ends there.
+        # The residual of an exhausted Krylov space is rounding noise: stop the recursion there.
         ended = length <= epsilon * jnp.maximum(jnp.abs(diagonal), jnp.finfo(flat.dtype).tiny)
         length = jnp.where(ended, 0.0, length)
         following = jnp.where(ended, 0.0, image / jnp.where(ended, 1.0, length))

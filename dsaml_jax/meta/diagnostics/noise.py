@@ -1,41 +1,49 @@
-"""How much the tasks of a meta-batch disagree, and when more of them stop paying."""
+"""Gradient noise: how much meta-gradients of tasks differ, and which meta-batch size pays off."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 
 class Noise(NamedTuple):
-    """Attributes:
-    signal: unbiased estimate of |G|², G the mean gradient over all tasks; can be negative.
-    spread: unbiased estimate of tr Σ, Σ the covariance of one task's gradient.
+    """Signal and spread of the tasks' gradients.
+
+    Attributes:
+      signal: unbiased estimate of |G|², where G is the mean gradient over all tasks; it can be
+        negative.
+      spread: unbiased estimate of tr Σ, where Σ is the covariance of one task's gradient.
     """
 
-    signal: jax.Array
-    spread: jax.Array
+    signal: Float[Array, ""]
+    spread: Float[Array, ""]
 
     @property
-    def scale(self) -> jax.Array:
-        """tr Σ / |G|², in tasks: a meta-batch beyond it no longer halves the noise that counts.
+    def scale(self) -> Float[Array, ""]:
+        """The gradient noise scale tr Σ / |G|², in tasks.
 
-        NaN where the signal is not above 0: average signal and spread over more steps first.
+        Meta-batches much larger than this bring little: their gradient noise is already small
+        compared to the signal. NaN where the signal is not positive: average signal and spread over
+        more steps first.
         """
         return jnp.where(self.signal > 0, self.spread / self.signal, jnp.nan)
 
 
 def gradient_noise(gradients: Any) -> Noise:
-    """From the gradients of B >= 2 tasks, stacked along the first axis.
+    """Estimates signal and spread from the gradients of B >= 2 tasks, stacked on the first axis.
 
-    With E|g|² = |G|² + tr Σ for one task and |G|² + tr Σ / B for the mean of B (McCandlish et al.
-    2018, there with two batch sizes):
+    E|g|² is |G|² + tr Σ for one task and |G|² + tr Σ / B for the mean of B (McCandlish et al. 2018,
+    there with two batch sizes), so
       tr Σ = B / (B - 1) (mean |g_i|² - |mean g|²),   |G|² = |mean g|² - tr Σ / B.
     """
     leaves = jax.tree.leaves(gradients)
     count = len(leaves[0])
-    of_each = sum(jnp.sum(leaf**2) for leaf in leaves) / count
-    of_mean = sum(jnp.sum(leaf.mean(0) ** 2) for leaf in leaves)
-    spread = count / (count - 1) * (of_each - of_mean)
-    return Noise(of_mean - spread / count, spread)
+    mean_square = jnp.asarray(sum(jnp.sum(leaf**2) for leaf in leaves)) / count
+    square_mean = jnp.asarray(sum(jnp.sum(leaf.mean(0) ** 2) for leaf in leaves))
+    spread = count / (count - 1) * (mean_square - square_mean)
+    return Noise(square_mean - spread / count, spread)

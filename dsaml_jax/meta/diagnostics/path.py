@@ -1,8 +1,8 @@
-"""Along the inner path θ_0 ... θ_K of one task: losses, curvature, and the backward gradients."""
+"""Losses, curvature and backpropagated gradients along the inner path θ_0 ... θ_K of a task."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,25 +10,31 @@ import jax.numpy as jnp
 from dsaml_jax.meta.adapt import InnerLoop, MetaParams, inner_parts
 from dsaml_jax.meta.diagnostics.hessian import hessian_product, lanczos
 from dsaml_jax.meta.engines import ENGINES, exact_gradient
-from dsaml_jax.meta.problem import Problem, Task
+from dsaml_jax.meta.problem import Episode, Problem, Task
 from dsaml_jax.meta.subset import merge
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class InnerPath(NamedTuple):
-    """Attributes:
-    losses: what is minimized, before each step, [K].
-    query_loss: after the last.
-    gradients: of the query loss in the adapted weights, carried back through the inner loop to
-      θ_0, ..., θ_K; a tree of [K + 1, ...]. The last is the first-order meta-gradient, the first
-      the exact one, and the one at K - n that of truncation to the last n steps.
-    eigenvalues: largest and smallest eigenvalue of the support loss's Hessian in the adapted
-      weights at θ_0, ..., θ_(K-1), [K, 2].
+    """The inner path of a task.
+
+    Attributes:
+      losses: inner objective before each step, [K].
+      query_loss: query loss after the last step.
+      gradients: gradient of the query loss with respect to the adapted weights, carried back
+        through the inner loop to θ_0, ..., θ_K; a tree of [K + 1, ...]. The last one is the
+        first-order meta-gradient, the first one the exact meta-gradient, and the one at K - n the
+        meta-gradient truncated to the last n steps.
+      eigenvalues: largest and smallest eigenvalue of the Hessian of the support loss with respect
+        to the adapted weights at θ_0, ..., θ_(K-1), [K, 2].
     """
 
-    losses: jax.Array
-    query_loss: jax.Array
+    losses: Float[Array, " steps"]
+    query_loss: Float[Array, ""]
     gradients: Any
-    eigenvalues: jax.Array
+    eigenvalues: Float[Array, "steps 2"]
 
 
 def inner_path(
@@ -36,17 +42,25 @@ def inner_path(
     inner: InnerLoop,
     meta_params: MetaParams,
     task: Task,
-    key: jax.Array,
+    key: PRNGKeyArray,
     *,
     iterations: int,
 ) -> InnerPath:
-    """Follows one task there and back; K >= 1, `iterations` of Lanczos at every step.
+    """Runs the inner loop of one task forward and backward, and Lanczos at every step.
 
     Stores K + 1 copies of the adapted weights and of the optimizer's state.
+
+    Args:
+      problem: losses.
+      inner: inner loop of K >= 1 steps.
+      meta_params: θ_0 and the inner rates.
+      task: support and query.
+      key: random key of the task.
+      iterations: Lanczos iterations at every step.
     """
-    inner_key, query_key = jax.random.split(key)
+    episode = Episode.create(problem, inner, task, key)
     parts = inner_parts(
-        problem.loss, inner, meta_params, task.support, inner_key, problem.precompute
+        problem.loss, inner, meta_params, task.support, episode.inner_key, problem.precompute
     )
     step = parts.step_with(exact_gradient(parts.loss, ENGINES["reverse"]))
     steps = jnp.arange(inner.steps)
@@ -58,13 +72,13 @@ def inner_path(
     end, (carries, losses) = jax.lax.scan(forward, parts.start, steps)
 
     def query_loss(adapted):
-        return problem.query_loss(merge(adapted, parts.frozen), task.query, query_key)[0]
+        return episode.query_loss(merge(adapted, parts.frozen))[0]
 
     value, last = jax.value_and_grad(query_loss)(end[0])
     floating, _ = _differentiable(end[1])
 
-    def backward(cotangent, now):
-        carry, k = now
+    def backward(cotangent, carry_and_k):
+        carry, k = carry_and_k
         state, counts = _differentiable(carry[1])
 
         def move(adapted, state):
@@ -74,17 +88,17 @@ def inner_path(
         cotangent = jax.vjp(move, carry[0], state)[1](cotangent)
         return cotangent, cotangent[0]
 
-    nothing = jax.tree.map(jnp.zeros_like, floating)
-    _, earlier = jax.lax.scan(backward, (last, nothing), (carries, steps), reverse=True)
+    zeros = jax.tree.map(jnp.zeros_like, floating)
+    _, earlier = jax.lax.scan(backward, (last, zeros), (carries, steps), reverse=True)
     gradients = jax.tree.map(lambda g, v: jnp.concatenate([g, v[None]]), earlier, last)
 
-    def extremes(now):
-        (adapted, _), k = now
+    def extremes(carry_and_k):
+        (adapted, _), k = carry_and_k
+        step_key = jax.random.fold_in(episode.inner_key, k)
         product = hessian_product(
-            lambda adapted: parts.loss(adapted, parts.rest, jax.random.fold_in(inner_key, k)),
-            adapted,
+            lambda adapted: parts.loss(adapted, parts.rest, step_key), adapted
         )
-        ritz = lanczos(product, adapted, jax.random.fold_in(inner_key, k), iterations)
+        ritz = lanczos(product, adapted, step_key, iterations)
         return jnp.stack([ritz[-1], ritz[0]])
 
     eigenvalues = jax.lax.map(extremes, (carries, steps))
@@ -92,7 +106,7 @@ def inner_path(
 
 
 def _differentiable(state: Any) -> tuple[Any, Any]:
-    """Splits a tree into its floating-point leaves and the others, None in the places of each."""
+    """Splits a tree into its floating-point leaves and the others, each with None elsewhere."""
 
     def pick(floating: bool):
         return jax.tree.map(

@@ -1,48 +1,53 @@
-"""How meta-gradients compare: norm and direction, of all weights and by module."""
+"""Similarity of meta-gradients: norms and cosines, over all weights and by module."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 ALL = "all"
 
 
 def modules(tree: Any) -> dict[str, list[jax.Array]]:
-    """The leaves below each top-level name, and of the whole tree under "all"."""
-    found: dict[str, list[jax.Array]] = {ALL: []}
+    """Returns the leaves below each top-level name, and all leaves under "all"."""
+    leaves: dict[str, list[jax.Array]] = {ALL: []}
     for path, leaf in jax.tree.leaves_with_path(tree):
         name = jax.tree_util.keystr(path[:1], simple=True)
-        found[ALL].append(leaf)
+        leaves[ALL].append(leaf)
         if name:
-            found.setdefault(name, []).append(leaf)
-    return found
+            leaves.setdefault(name, []).append(leaf)
+    return leaves
 
 
-def dots(x: Any, y: Any) -> dict[str, jax.Array]:
-    """<x, y> by module."""
-    ours, theirs = modules(x), modules(y)
+def dots(x: Any, y: Any) -> dict[str, Float[Array, ""]]:
+    """Returns <x, y> by module."""
+    leaves_x, leaves_y = modules(x), modules(y)
     return {
-        name: sum(jnp.vdot(a, b) for a, b in zip(ours[name], theirs[name], strict=True))
-        for name in ours
+        name: jnp.asarray(
+            sum(jnp.vdot(a, b) for a, b in zip(leaves_x[name], leaves_y[name], strict=True))
+        )
+        for name in leaves_x
     }
 
 
-def norms(x: Any) -> dict[str, jax.Array]:
-    """|x| by module."""
+def norms(x: Any) -> dict[str, Float[Array, ""]]:
+    """Returns |x| by module."""
     return {name: jnp.sqrt(square) for name, square in dots(x, x).items()}
 
 
-def cosines(x: Any, y: Any) -> dict[str, jax.Array]:
-    """<x, y> / (|x| |y|) by module; NaN where one of them is zero."""
-    size_x, size_y = norms(x), norms(y)
-    return {name: dot / (size_x[name] * size_y[name]) for name, dot in dots(x, y).items()}
+def cosines(x: Any, y: Any) -> dict[str, Float[Array, ""]]:
+    """Returns <x, y> / (|x| |y|) by module; NaN where x or y is zero."""
+    norm_x, norm_y = norms(x), norms(y)
+    return {name: dot / (norm_x[name] * norm_y[name]) for name, dot in dots(x, y).items()}
 
 
-def second_order_share(exact: Any, first: Any) -> dict[str, jax.Array]:
-    """|exact - first| / |exact| by module: what first order leaves out."""
-    missing = norms(jax.tree.map(jnp.subtract, exact, first))
-    whole = norms(exact)
-    return {name: missing[name] / whole[name] for name in whole}
+def second_order_share(exact: Any, first: Any) -> dict[str, Float[Array, ""]]:
+    """Returns |exact - first| / |exact| by module, the share of second-order terms."""
+    difference = norms(jax.tree.map(jnp.subtract, exact, first))
+    norm = norms(exact)
+    return {name: difference[name] / norm[name] for name in norm}

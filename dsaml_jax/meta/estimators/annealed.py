@@ -1,4 +1,4 @@
-"""First order, then exact: MAML++'s derivative-order annealing (Antoniou et al. 2019)."""
+"""First-order gradients, then exact ones: derivative-order annealing (Antoniou et al. 2019)."""
 
 from __future__ import annotations
 
@@ -6,40 +6,39 @@ import dataclasses
 
 import jax
 
-from dsaml_jax.meta.adapt import InnerLoop, MetaParams
+from dsaml_jax.meta.adapt import MetaParams
 from dsaml_jax.meta.engines import ENGINES, Engine
+from dsaml_jax.meta.estimators.base import EpisodeEstimator
 from dsaml_jax.meta.estimators.unrolled import Unrolled
-from dsaml_jax.meta.problem import Problem, Task, TaskResult
+from dsaml_jax.meta.problem import Episode, TaskResult
 
 
 @dataclasses.dataclass(frozen=True)
-class Annealed:
-    """`Unrolled` with no exact step before `anneal_at`, a share of meta-training, and all after it.
+class Annealed(EpisodeEstimator):
+    """`Unrolled` that is first-order at the beginning of meta-training and exact afterwards.
 
-    Both are branches of one program, of which one runs: nothing is compiled again at the switch,
-    and the steps before it cost what first order costs. `progress` must be the same for all tasks
-    (not mapped by `jax.vmap`), which otherwise computes both branches.
+    One program contains both as branches and runs one of them: the switch needs no compilation, and
+    a meta-step before it costs as much as a first-order one. `progress` must not be mapped by
+    `jax.vmap`, which would compute both branches.
+
+    Attributes:
+      anneal_at: progress of meta-training in [0, 1] from which gradients are exact.
+      engine: how exact gradients are computed.
+      multi_step_until: as in `Unrolled`.
     """
 
     anneal_at: float
     engine: Engine = ENGINES["remat"]
     multi_step_until: float = 0.0
 
-    def __call__(
-        self,
-        problem: Problem,
-        inner: InnerLoop,
-        meta_params: MetaParams,
-        task: Task,
-        key: jax.Array,
-        progress: jax.Array | float = 1.0,
+    def estimate(
+        self, episode: Episode, meta_params: MetaParams, progress: jax.Array | float
     ) -> tuple[TaskResult, MetaParams]:
-        """The task's outcome and its meta-gradient at this progress of training."""
+        """Returns the result and the meta-gradient, exact if progress >= anneal_at."""
 
         def branch(exact_steps: int | None):
             estimator = Unrolled(exact_steps, self.engine, self.multi_step_until)
-            return lambda *arguments: estimator(problem, inner, *arguments)
+            return lambda *arguments: estimator.estimate(episode, *arguments)
 
-        return jax.lax.cond(
-            progress >= self.anneal_at, branch(None), branch(0), meta_params, task, key, progress
-        )
+        exact = progress >= self.anneal_at
+        return jax.lax.cond(exact, branch(None), branch(0), meta_params, progress)

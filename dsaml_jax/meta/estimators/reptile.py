@@ -1,4 +1,4 @@
-"""Reptile: toward the adapted weights (Nichol, Achiam & Schulman 2018)."""
+"""Reptile: updates toward the adapted weights (Nichol, Achiam & Schulman 2018)."""
 
 from __future__ import annotations
 
@@ -6,40 +6,26 @@ import dataclasses
 
 import jax
 
-from dsaml_jax.meta.adapt import InnerLoop, MetaParams, adapt
-from dsaml_jax.meta.problem import Problem, Task, TaskResult
+from dsaml_jax.meta.adapt import MetaParams
+from dsaml_jax.meta.estimators.base import EpisodeEstimator
+from dsaml_jax.meta.problem import Episode, TaskResult
 
 
 @dataclasses.dataclass(frozen=True)
-class Reptile:
-    """The "gradient" θ - θ_K, so that outer SGD of rate ε is θ + ε (θ_K - θ), Reptile's update.
+class Reptile(EpisodeEstimator):
+    """The "gradient" θ - θ_K: outer SGD of rate ε gives Reptile's update θ + ε (θ_K - θ).
 
-    It learns from the support alone; the query loss is computed for the record. Weights that are
-    not adapted have gradient 0, and so have learned rates: they would never move.
+    It depends on the support only; the query loss is computed for monitoring. Frozen weights and
+    learned rates have gradient 0 and thus never change.
     """
 
-    def __call__(
-        self,
-        problem: Problem,
-        inner: InnerLoop,
-        meta_params: MetaParams,
-        task: Task,
-        key: jax.Array,
-        progress: jax.Array | float = 1.0,
+    def estimate(
+        self, episode: Episode, meta_params: MetaParams, progress: jax.Array | float
     ) -> tuple[TaskResult, MetaParams]:
-        """The task's outcome and its meta-gradient."""
+        """Returns the result and the "gradient"."""
         del progress
-        inner_key, query_key = jax.random.split(key)
-        adapted = adapt(
-            problem.loss,
-            inner,
-            meta_params,
-            task.support,
-            inner_key,
-            precompute=problem.precompute,
-            exact_steps=0,
-        )
-        value, auxiliary = problem.query_loss(adapted.params, task.query, query_key)
+        adapted = episode.adapt(meta_params)
+        value, auxiliary = episode.query_loss(adapted.params)
         gradient = jax.tree.map(lambda start, end: start - end, meta_params.params, adapted.params)
         rates = jax.tree.map(jax.numpy.zeros_like, meta_params.rates)
         return TaskResult(value, adapted.losses, auxiliary, {}), MetaParams(gradient, rates)
