@@ -42,8 +42,9 @@ def main(argv: list[str]) -> None:
     from dsaml_jax.commands.workdir import enable_compilation_cache, lock_workdir
     from dsaml_jax.config.experiment import experiment_from_config
     from dsaml_jax.evaluation.methods import METHOD_ORDER
+    from dsaml_jax.reports.tables import results_table
     from dsaml_jax.runtime import processes
-    from dsaml_jax.runtime.signals import at_once
+    from dsaml_jax.runtime.signals import exit_on_signal
 
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> None:
     if _MODE.value not in ("train", "evaluate", "dry_run"):
         processes.require_one_process(_MODE.value)
     if _MODE.value == "prepare":
-        with at_once(_RUN_AGAIN):
+        with exit_on_signal(_RUN_AGAIN):
             print(prepare(experiment, path))
         return
     if _MODE.value == "dry_run":
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> None:
         print(f"Also in {file}.")
         return
     held = lock_workdir(path, experiment, fresh=_MODE.value in ("train", "compare"))
-    with at_once(_RUN_AGAIN), processes.process_workdir(path, held) as workdir:
+    with exit_on_signal(_RUN_AGAIN), processes.process_workdir(path, held) as workdir:
         if _MODE.value == "compare":
             print(compare(experiment, workdir))
             print(f"Also in {workdir}/: comparison.md, comparison.csv, comparison.png, runs/.")
@@ -85,7 +86,7 @@ def main(argv: list[str]) -> None:
         if not processes.is_process_zero():
             return
         for name, results in every_result.items():
-            print(f"{name.replace('_', '-')} test\n\n{results.to_markdown(METHOD_ORDER)}\n")
+            print(f"{name.replace('_', '-')} test\n\n{results_table(results, METHOD_ORDER)}\n")
         print(f"Everything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl.")
 
 

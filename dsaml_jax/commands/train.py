@@ -11,14 +11,16 @@ from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.data.loading import load_corpora
 from dsaml_jax.evaluation import results as results_module
-from dsaml_jax.evaluation.eval_set import EvalSet, make_eval_set
 from dsaml_jax.evaluation.methods import (
     METHOD_ORDER,
     MethodCurves,
     personal_methods,
     supervised_methods,
 )
-from dsaml_jax.reports import figures
+from dsaml_jax.evaluation.protocols import EvalSet, make_eval_set
+from dsaml_jax.reports.learning import inner_loop_figure
+from dsaml_jax.reports.listeners import ListenerCurves, listener_figure
+from dsaml_jax.reports.tables import intervals_table, results_table
 from dsaml_jax.runtime import processes
 from dsaml_jax.runtime.files import write_json, write_text
 from dsaml_jax.training.devices import task_layout, task_mesh
@@ -53,12 +55,19 @@ def run(experiment: Experiment, workdir: Path, mode: str) -> dict[str, results_m
 
 def eval_sets(experiment: Experiment, corpus: Corpus) -> dict[str, EvalSet]:
     """What is tested: a trial for each protocol, or, with consensus labels, one, "supervised"."""
-    if corpus.is_consensus:
-        return {"supervised": make_eval_set(experiment, corpus, "test")}
-    return {
-        protocol: make_eval_set(experiment, corpus, "test", protocol)
-        for protocol in experiment.evaluation.protocols
-    }
+
+    def make(protocol: str) -> EvalSet:
+        return make_eval_set(
+            corpus,
+            experiment.evaluation,
+            support=experiment.tasks.support,
+            seed=experiment.seed,
+            source="test",
+            protocol=protocol,
+        )
+
+    protocols = ("supervised",) if corpus.is_consensus else experiment.evaluation.protocols
+    return {protocol: make(protocol) for protocol in protocols}
 
 
 def evaluate(
@@ -74,10 +83,19 @@ def evaluate(
     The file names of the same-song protocol end in `_same_song`.
     """
     if eval_set.episodes is None:
-        rows = supervised_methods(experiment, train, eval_set, trained.population)
+        rows = supervised_methods(experiment.model, train, eval_set, trained.population)
         unit, reference = "songs", "population"
     else:
-        rows = personal_methods(experiment, train, eval_set, trained.population, trained.meta)
+        assert trained.meta is not None, "personal labels have a meta stage"
+        rows = personal_methods(
+            experiment.model,
+            experiment.inner,
+            train,
+            eval_set,
+            trained.population,
+            trained.meta,
+            chunk=experiment.evaluation.chunk,
+        )
         unit, reference = "annotators", results_module.REFERENCE
     sequences = eval_set.sequences
     results = results_module.score_methods(
@@ -102,16 +120,16 @@ def evaluate(
                 "episodes": len(eval_set.episodes.annotator),
                 "same_songs": int(eval_set.episodes.same_songs.sum()),
             },
-            "segments_nobody_else_rated": rows.alone,
+            "segments_nobody_else_rated": rows.segments_without_other_raters,
         }
-        figures.inner_loop_figure(workdir / "figures" / f"inner_loop{suffix}.png", rows.losses)
+        inner_loop_figure(workdir / "figures" / f"inner_loop{suffix}.png", rows.losses)
     write_json(workdir / f"results{suffix}.json", content)
     write_text(
         workdir / f"results{suffix}.md",
-        f"{results.to_markdown(METHOD_ORDER)}\n\nThe means with their intervals:\n\n"
-        f"{results.intervals_to_markdown(METHOD_ORDER)}\n",
+        f"{results_table(results, METHOD_ORDER)}\n\nThe means with their intervals:\n\n"
+        f"{intervals_table(results, METHOD_ORDER)}\n",
     )
-    figures.listener_figure(
+    listener_figure(
         workdir / "figures" / f"listeners{suffix}.png",
         _drawn(eval_set, rows, experiment.evaluation.figures),
     )
@@ -127,18 +145,19 @@ def _summary(eval_set: EvalSet, rows: MethodCurves, results: results_module.Resu
         return counts
     return (
         f"{counts}, {len(eval_set.episodes.annotator)} episodes; the control has the same songs in "
-        f"{eval_set.episodes.same_songs.sum()}; {rows.alone} segments that nobody else rated"
+        f"{eval_set.episodes.same_songs.sum()}; "
+        f"{rows.segments_without_other_raters} segments that nobody else rated"
     )
 
 
-def _drawn(eval_set: EvalSet, rows: MethodCurves, count: int) -> list[figures.ListenerCurves]:
+def _drawn(eval_set: EvalSet, rows: MethodCurves, count: int) -> list[ListenerCurves]:
     """The first tested sequence of `count` units, spread evenly over those there are."""
     corpus, sequences, curves = eval_set.corpus, eval_set.sequences, rows.curves
     units, first = np.unique(sequences.unit, return_index=True)
     places = np.linspace(0, len(units) - 1, min(count, len(units))).round().astype(int)
     annotator_of = np.asarray(corpus.tables.annotator_of)[sequences.rating]
 
-    def one(i: int) -> figures.ListenerCurves:
+    def one(i: int) -> ListenerCurves:
         end = 1 + int(np.flatnonzero(sequences.valid[i]).max(initial=0))
         drawn = {
             name: curves[row][i, :end] if row in curves else None
@@ -148,7 +167,7 @@ def _drawn(eval_set: EvalSet, rows: MethodCurves, count: int) -> list[figures.Li
                 ("control", "wrong_listener"),
             )
         }
-        return figures.ListenerCurves(
+        return ListenerCurves(
             listener_id=corpus.annotator_ids[annotator_of[i]],
             song_id=corpus.song_ids[sequences.song[i]],
             rating=sequences.curve[i, :end],

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from dsaml_jax.config.experiment import Experiment
-from dsaml_jax.data.corpus import Tables
+from dsaml_jax.data.tables import Tables
 from dsaml_jax.errors import UserError
 from dsaml_jax.meta import MetaParams
 from dsaml_jax.meta.diagnostics import Diagnosis, diagnose, scalars

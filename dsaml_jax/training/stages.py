@@ -21,12 +21,13 @@ from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.data.fingerprint import fingerprint
 from dsaml_jax.data.tasks import check_tasks
 from dsaml_jax.errors import UserError
-from dsaml_jax.evaluation.eval_set import Weights, make_eval_set, make_predictor, predict_windows
 from dsaml_jax.evaluation.metrics import annotator_means, average, sequence_metrics
-from dsaml_jax.evaluation.windows import splice_windows
+from dsaml_jax.evaluation.predictor import make_predictor, predict_windows
+from dsaml_jax.evaluation.protocols import make_eval_set
 from dsaml_jax.meta.finite import Finite, nonfinite_message
 from dsaml_jax.model import MODULES, initialize
-from dsaml_jax.reports import figures
+from dsaml_jax.model.weights import Weights
+from dsaml_jax.reports.learning import learning_curves
 from dsaml_jax.training.batch_source import BatchSource, open_batch_source
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.devices import first_replica, replicate, task_mesh
@@ -125,9 +126,7 @@ def train(experiment: Experiment, corpora: dict[str, Corpus], workdir: Path) -> 
                     tasks.steps_per_call,
                 )
         for name in fitted:
-            figures.learning_curves(
-                workdir / "figures" / f"learning_{name}.png", metric_writer.read(name)
-            )
+            learning_curves(workdir / "figures" / f"learning_{name}.png", metric_writer.read(name))
     return _trained({name: (each.state, each.metrics) for name, each in fitted.items()})
 
 
@@ -158,15 +157,21 @@ def validation(
     experiment: Experiment, corpus: Corpus, inner: InnerConfig
 ) -> Callable[[TrainState], dict[str, float]]:
     """validate(state) -> CCC, PCC, RMSE before and after adapting; CCC after it selects."""
-    eval_set = make_eval_set(experiment, corpus, "validation")
+    eval_set = make_eval_set(
+        corpus,
+        experiment.evaluation,
+        support=experiment.tasks.support,
+        seed=experiment.seed,
+        source="validation",
+    )
     sequences = eval_set.sequences
     predict = make_predictor(experiment.model, inner, experiment.evaluation.chunk)
 
     def validate(state: TrainState) -> dict[str, float]:
         weights = _weights(state)
-        before = splice_windows(predict_windows(experiment.model, weights, eval_set), eval_set.plan)
+        before = eval_set.plan.splice(predict_windows(experiment.model, weights, eval_set))
         scored = {"population" if inner.steps == 0 else "unadapted": before}
-        if inner.steps:
+        if inner.steps and eval_set.episodes is not None:
             scored["adapted"] = predict(weights, eval_set, eval_set.episodes.support)[0]
         metrics = {}
         for row, curves in scored.items():
@@ -257,4 +262,4 @@ def _trained(found: dict[str, tuple[TrainState, dict[str, float]]]) -> Trained:
 def _weights(state: TrainState) -> Weights:
     """On one device: evaluation is not spread over devices."""
     state = first_replica(state)
-    return Weights(state.params, state.batch_stats, state.rates)
+    return Weights(state.meta_params, state.batch_stats)
