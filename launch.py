@@ -36,13 +36,14 @@ def main(argv: list[str]) -> None:
     # JAX starts with these imports: a mistake on the command line is told before.
     from dsaml_jax.commands.compare import compare
     from dsaml_jax.commands.dry_run import dry_run
+    from dsaml_jax.commands.evaluate import evaluate
     from dsaml_jax.commands.prepare import prepare
     from dsaml_jax.commands.study import study_checkpoint
-    from dsaml_jax.commands.evaluate import evaluate
     from dsaml_jax.commands.train import train
     from dsaml_jax.commands.workdir import enable_compilation_cache, lock_workdir
     from dsaml_jax.config.experiment import experiment_from_config
     from dsaml_jax.evaluation.methods import METHOD_ORDER
+    from dsaml_jax.reports.tables import results_table
     from dsaml_jax.runtime import processes
     from dsaml_jax.runtime.signals import exit_on_signal
 
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> None:
         if not processes.is_process_zero():
             return
         for name, results in every_result.items():
-            print(f"{name.replace('_', '-')} test\n\n{results.to_markdown(METHOD_ORDER)}\n")
+            print(f"{name.replace('_', '-')} test\n\n{results_table(results, METHOD_ORDER)}\n")
         print(f"Everything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl.")
 
 

@@ -22,7 +22,7 @@ from configs import base
 from dsaml_jax.config.experiment import TaskConfig, experiment_from_config
 from dsaml_jax.config.inner import outer_optimizer
 from dsaml_jax.config.optimizers import OptimizerConfig
-from dsaml_jax.data.corpus import Tables
+from dsaml_jax.data.tables import Tables
 from dsaml_jax.data.tasks import draw_tasks
 from dsaml_jax.model import DSAMLConfig
 from dsaml_jax.runtime.hlo_cost import program_cost

@@ -22,7 +22,7 @@ import tests.conftest  # noqa: F401  (the compile cache)
 from dsaml_jax.config.experiment import TaskConfig
 from dsaml_jax.config.inner import InnerConfig
 from dsaml_jax.config.optimizers import OptimizerConfig
-from dsaml_jax.data.corpus import Tables
+from dsaml_jax.data.tables import Tables
 from dsaml_jax.model import DSAMLConfig
 from dsaml_jax.runtime import processes
 from dsaml_jax.runtime.hlo_cost import program_cost

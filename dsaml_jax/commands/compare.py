@@ -13,7 +13,6 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 from dsaml_jax.commands.study import REPEATS, mean_gradient
 from dsaml_jax.commands.train import train
@@ -22,39 +21,18 @@ from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.loading import load_corpora
 from dsaml_jax.errors import UserError
 from dsaml_jax.meta.diagnostics import Cost, measure
-from dsaml_jax.reports import comparison as comparison_report
+from dsaml_jax.reports.comparison import (
+    Comparison,
+    RunResult,
+    comparison_figure,
+    comparison_table,
+    csv_rows,
+)
 from dsaml_jax.runtime.files import PARTIAL, write_json, write_text
 from dsaml_jax.training.diagnosis import check_study, study_key
 from dsaml_jax.training.stages import check_inner, initial_meta_state
 
 LOG = logging.getLogger(__name__)
-
-
-class RunResult(NamedTuple):
-    """One run.
-
-    Attributes:
-      ccc: of the adapted model on test, (mean, low, high), 95 % bootstrap over annotators.
-      gain: the same of adapted minus population.
-      chosen: meta-step whose weights were best on validation; 0 are those before meta-training.
-      cosine: {meta-step: cosine of first order to exact} during training.
-    """
-
-    ccc: tuple[float, float, float]
-    gain: tuple[float, float, float]
-    chosen: int
-    cosine: dict[int, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Attributes:
-    results: {variant: {seed: trial}}.
-    costs: {inner steps: {variant: cost of one meta-gradient}}.
-    """
-
-    results: dict[str, dict[int, RunResult]]
-    costs: dict[int, dict[str, Cost]]
 
 
 def variants(experiment: Experiment) -> dict[str, Experiment]:
@@ -98,12 +76,12 @@ def compare(experiment: Experiment, workdir: Path) -> str:
 
 
 def _write(experiment: Experiment, compared: Comparison, workdir: Path) -> str:
-    text = comparison_report.to_markdown(experiment, compared)
+    text = comparison_table(experiment, compared)
     write_text(workdir / "comparison.md", text)
     table = io.StringIO(newline="")
-    csv.writer(table).writerows(comparison_report.to_rows(compared))
+    csv.writer(table).writerows(csv_rows(compared))
     write_text(workdir / "comparison.csv", table.getvalue())
-    comparison_report.figure(workdir / "comparison.png", compared)
+    comparison_figure(workdir / "comparison.png", compared)
     return text
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from dsaml_jax.audio.features import embedding_size
 from dsaml_jax.config.experiment import Experiment
-from dsaml_jax.data.corpus import Tables
+from dsaml_jax.data.tables import Tables
 from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.files import write_json
 from dsaml_jax.runtime.hlo_cost import Work, program_cost

@@ -1,53 +1,58 @@
-"""What a data set holds, told to the user: as text, as a figure, as JSON."""
+"""The command `prepare`: prepares a data set and reports what it holds."""
 
 from __future__ import annotations
 
-import collections
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.datasets.report import Findings
-from dsaml_jax.datasets.schema import DIMENSIONS, EVERYONE, Song
+from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.preparation.songs import Prepared, prepared_songs, read_labels
-from dsaml_jax.reports import figures
+from dsaml_jax.preparation.songs import prepared_songs, read_labels
+from dsaml_jax.reports.data_set import (
+    data_figure,
+    describe_audio,
+    describe_splits,
+    rating_values,
+    ratings_per_song,
+    songs_per_annotator,
+)
 from dsaml_jax.runtime.files import write_text
 
 LOG = logging.getLogger(__name__)
 
 FOLDER = "preparation"
-"""Where in a workdir the report goes."""
-
-_BINS = np.linspace(-1.0, 1.0, 11)
+"""Subfolder of the workdir that holds the report."""
 
 
 def prepare(experiment: Experiment, workdir: Path) -> str:
     """Prepares the experiment's data and writes `report.txt`, `report.png` and `findings.json`.
 
-    Until the audio is done they tell of the labels alone: a run that stops has told of those.
+    They are written twice: first about the labels alone, so that a run that stops during audio
+    processing leaves a report, then about everything.
 
     Returns:
-      The report, with long lists cut short.
+      The report, with long lists shortened.
 
     Raises:
-      UserError: as `prepared_songs`.
+      UserError: see `prepared_songs`; or the folder cannot be created.
     """
     folder = workdir / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}); choose another.") from error
+        raise UserError(
+            f"{folder} cannot be created ({error.strerror}); choose another --workdir."
+        ) from error
     labeled, findings = read_labels(experiment)
-    read = ["As read, with or without audio:", *_described(labeled)]
-    _write(folder, findings, read, labeled)
+    as_read = ["As read, with or without audio:", *describe_splits(labeled)]
+    _write(folder, findings, as_read, labeled)
     LOG.info("%s; see %s", findings.line(), folder / "report.txt")
     prepared = prepared_songs(experiment)
-    lines = [*_outcome(prepared), *_described(prepared.splits)]
-    _write(folder, prepared.findings, [*read, "", *lines], prepared.splits)
+    lines = [*describe_audio(prepared), *describe_splits(prepared.splits)]
+    _write(folder, prepared.findings, [*as_read, "", *lines], prepared.splits)
     where = f"\nThe whole report is in {folder}/: report.txt, report.png, findings.json."
     return "\n".join([prepared.findings.text(), "", *lines, where])
 
@@ -55,87 +60,16 @@ def prepare(experiment: Experiment, workdir: Path) -> str:
 def _write(
     folder: Path, findings: Findings, lines: list[str], splits: Mapping[str, Sequence[Song]]
 ) -> None:
-    whole = "\n".join([findings.text(shown=None), "", *lines])
-    write_text(folder / "report.txt", whole + "\n")
+    text = "\n".join([findings.text(shown=None), "", *lines])
+    write_text(folder / "report.txt", text + "\n")
     findings.save(folder)
     songs = [song for split in splits.values() for song in split]
-    figures.data_figure(
+    data_figure(
         folder / "report.png",
-        {name: _values(songs, people) for name, people in (("people", True), ("average", False))},
-        list(_ratings_each(songs).values()),
-        list(_songs_each(songs).values()),
+        {
+            "people": rating_values(songs, personal=True),
+            "average": rating_values(songs, personal=False),
+        },
+        list(ratings_per_song(songs).values()),
+        list(songs_per_annotator(songs).values()),
     )
-
-
-def _outcome(prepared: Prepared) -> list[str]:
-    """What became of the audio."""
-    count = len(prepared.songs)
-    lines = [
-        f"Prepared: {count} songs with features and ratings; the features of "
-        f"{prepared.already_there} were there before, {len(prepared.set_aside)} songs set aside"
-    ]
-    silence = list(prepared.silence_s.values())
-    if silence:
-        lines.append(
-            f"  {len(silence)} songs are followed by silence to the end of their span, "
-            f"{np.mean(silence):.1f} s on average and {max(silence):.1f} s at most"
-        )
-    return lines
-
-
-def _described(splits: Mapping[str, Sequence[Song]]) -> list[str]:
-    """A paragraph a split, and the distribution of values."""
-    lines = []
-    for name, songs in splits.items():
-        ratings, each = _ratings_each(songs), _songs_each(songs)
-        averaged = sum(rating.annotator_id == EVERYONE for s in songs for rating in s.ratings)
-        lines.append(
-            f"  {name}: {len(songs)} songs, {len(ratings)} of them rated by people; {len(each)} "
-            f"annotators, {sum(each.values())} ratings; {averaged} averaged ratings"
-        )
-        if each:
-            lines.append(
-                f"    ratings a song: {_spread(ratings.values())}; "
-                f"songs an annotator: {_spread(each.values())}"
-            )
-    songs = [song for split in splits.values() for song in split]
-    people = bool(_songs_each(songs))
-    values = _values(songs, people)
-    lines.append(f"  values of {'people' if people else 'the averages'} in percent")
-    lines.append("    from    to" + "".join(f"{name:>10}" for name in DIMENSIONS))
-    shares = np.stack([np.histogram(column, _BINS)[0] for column in values.T], axis=1)
-    percent = 100 * shares / max(len(values), 1)
-    for low, high, row in zip(_BINS[:-1], _BINS[1:], percent, strict=True):
-        lines.append(f"    {low:4.1f}  {high:4.1f}" + "".join(f"{share:10.1f}" for share in row))
-    return lines
-
-
-def _ratings_each(songs: Sequence[Song]) -> dict[str, int]:
-    """Ratings by people of each song that has any."""
-    counts = {
-        song.song_id: sum(rating.annotator_id != EVERYONE for rating in song.ratings)
-        for song in songs
-    }
-    return {name: count for name, count in counts.items() if count}
-
-
-def _songs_each(songs: Sequence[Song]) -> dict[str, int]:
-    """Songs that each annotator rated."""
-    names = (rating.annotator_id for song in songs for rating in song.ratings)
-    return dict(collections.Counter(name for name in names if name != EVERYONE))
-
-
-def _values(songs: Sequence[Song], people: bool) -> np.ndarray:
-    """[N, 2] all values rated by people, or all averaged ones."""
-    curves = [
-        rating.curve
-        for song in songs
-        for rating in song.ratings
-        if (rating.annotator_id != EVERYONE) == people
-    ]
-    return np.concatenate([np.zeros((0, 2), np.float32), *curves])
-
-
-def _spread(counts) -> str:
-    values = list(counts)
-    return f"{min(values)} to {max(values)}, median {np.median(values):g}"

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from dsaml_jax.config.experiment import Experiment
-from dsaml_jax.data.corpus import Tables
 from dsaml_jax.data.loading import load_corpora
+from dsaml_jax.data.tables import Tables
 from dsaml_jax.errors import UserError
 from dsaml_jax.meta import ENGINES, Engine, Estimator, Implicit, Reptile, Unrolled
-from dsaml_jax.meta.diagnostics import Cost, Diagnosis, Measured, measure, scalars, similarity
+from dsaml_jax.meta.diagnostics import Diagnosis, Measured, measure, scalars, similarity
 from dsaml_jax.model.objective import dsaml_problem
 from dsaml_jax.model.weights import Weights
-from dsaml_jax.reports import figures
+from dsaml_jax.reports.study import Estimate, study_figure, study_table
 from dsaml_jax.runtime.files import write_json, write_text
 from dsaml_jax.training.diagnosis import check_study, make_diagnosis, study_key
 from dsaml_jax.training.stages import restore
@@ -25,22 +25,6 @@ from dsaml_jax.training.step import draw_meta_batch
 
 EXACT = "exact, reverse"
 REPEATS = 3
-MIB = 2**20
-
-
-class Estimate(NamedTuple):
-    """One way to the mean meta-gradient of a meta-batch.
-
-    Attributes:
-      norm, cosine: of the gradient, and to the exact one, by module.
-      numbers: what the estimator reports.
-      cost: time and temporary memory.
-    """
-
-    norm: dict[str, float]
-    cosine: dict[str, float]
-    numbers: dict[str, float]
-    cost: Cost
 
 
 def study_checkpoint(experiment: Experiment, workdir: Path) -> str:
@@ -77,9 +61,9 @@ def study(experiment: Experiment, tables: Tables, weights: Weights, workdir: Pat
         },
     }
     write_json(workdir / "study.json", content)
-    text = to_markdown(experiment, mean, estimates)
+    text = study_table(experiment, mean, estimates, reference=EXACT)
     write_text(workdir / "study.md", text)
-    figures.study_figure(
+    study_figure(
         workdir / "figures" / "study.png",
         losses=mean.losses,
         cosine=mean.step_cosine,
@@ -125,62 +109,6 @@ def compare_estimators(
         return Estimate(*map(_finite, (similarity.norms(gradient), cosine, numbers)), found.cost)
 
     return {name: estimate(found) for name, found in measured.items()}
-
-
-def to_markdown(
-    experiment: Experiment,
-    diagnosis: Diagnosis,
-    estimates: dict[str, Estimate],
-) -> str:
-    """The study as Markdown."""
-    inner, noise = experiment.inner, diagnosis.noise
-    lines = [
-        "# Meta-gradients of this model",
-        "",
-        f"{inner.steps} inner steps over {inner.adapt}, rates {inner.rates}; "
-        f"{experiment.diagnostics.batches} meta-batches of {experiment.tasks.meta_batch} tasks.",
-        "",
-        "| module | norm, exact | cosine(first order, exact) | share of second order |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {name} | {diagnosis.norm[name]:.3g} | {diagnosis.cosine[name]:.4f} | "
-        f"{diagnosis.share[name]:.3f} |"
-        for name in diagnosis.norm
-    ]
-    lines += [
-        "",
-        "Share: |exact - first order| / |exact|. The same, carried back through the inner steps:",
-        "",
-        "| step | support loss | largest eigenvalue | smallest | cosine to last | norm / last |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {k} | {diagnosis.losses[k]:.4f} | {diagnosis.eigenvalues[k, 0]:.3g} | "
-        f"{diagnosis.eigenvalues[k, 1]:.3g} | {diagnosis.step_cosine[k]:.4f} | "
-        f"{diagnosis.step_norm[k]:.3f} |"
-        for k in range(len(diagnosis.losses))
-    ]
-    resolved = np.isfinite(noise.scale)
-    scale = f"{noise.scale:.1f} tasks" if resolved else "not resolved by so few batches"
-    lines += [
-        "",
-        f"Gradient noise scale tr Σ / |G|²: {scale} (tr Σ {noise.spread:.3g}, |G|² "
-        f"{noise.signal:.3g}); the meta-batch is {experiment.tasks.meta_batch}.",
-        "",
-        "| estimator | norm | cosine to exact | temp MiB | ms | time / reverse | reports |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    slow = estimates[EXACT].cost.seconds
-    for name, each in estimates.items():
-        reports = ", ".join(f"{number} {value:.2g}" for number, value in each.numbers.items())
-        cosine, cost = each.cosine.get(similarity.ALL, float("nan")), each.cost
-        lines.append(
-            f"| {name} | {each.norm[similarity.ALL]:.3g} | {cosine:.4f} | "
-            f"{cost.temp_bytes / MIB:.1f} | {cost.seconds * 1e3:.1f} | {cost.seconds / slow:.2f} | "
-            f"{reports} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
 def mean_gradient(

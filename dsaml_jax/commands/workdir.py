@@ -17,8 +17,8 @@ from typing import Any
 import jax
 
 from dsaml_jax.config.experiment import Experiment
-from dsaml_jax.data.fingerprint import differences
 from dsaml_jax.errors import UserError
+from dsaml_jax.runtime.differences import differences
 from dsaml_jax.runtime.files import PARTIAL, cannot_write, write_json
 
 LOG = logging.getLogger(__name__)

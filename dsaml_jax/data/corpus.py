@@ -1,85 +1,45 @@
-"""The songs and ratings of one split, in memory: every song once, ratings as integers into them."""
+"""The songs and ratings of one split, in memory."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dsaml_jax.audio.features import SongFeatures
+from dsaml_jax.data.scaling import Scaling
+from dsaml_jax.data.tables import Tables
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.runtime.files import atomic_write
-from dsaml_jax.model.batch import Batch
-
-
-class Tables(NamedTuple):
-    """A corpus as arrays (a pytree): N songs, R ratings, A annotators.
-
-    It lives on the device; where that has no room, `log_mel` and `embedding` are NumPy's.
-
-    Attributes:
-      log_mel: [N, S, T, F].
-      embedding: [N, G].
-      curve: [R, S, 2], (arousal, valence).
-      valid: [R, S] bool, where there is a rating.
-      song_of: [R] the song that is rated.
-      annotator_of: [R] who rates.
-      ratings_of: [A, most ratings] each annotator's ratings, padded with its first one.
-      counts: [A] how many of them there are.
-    """
-
-    log_mel: jax.Array
-    embedding: jax.Array
-    curve: jax.Array
-    valid: jax.Array
-    song_of: jax.Array
-    annotator_of: jax.Array
-    ratings_of: jax.Array
-    counts: jax.Array
-
-    @property
-    def on_device(self) -> bool:
-        """Whether the songs are on the device too."""
-        return not isinstance(self.log_mel, np.ndarray)
-
-    def batch(self, ratings: jax.Array, batch_stats) -> Batch:
-        """The clips of ratings [..., n], gathered where the songs are."""
-        songs = self.song_of[ratings]
-        songs = songs if self.on_device else np.asarray(songs)
-        return Batch(
-            log_mel=self.log_mel[songs],
-            embedding=self.embedding[songs],
-            curve=self.curve[ratings],
-            valid=self.valid[ratings],
-            batch_stats=batch_stats,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """One split: N songs, R ratings. What is NumPy here is for evaluation, on the host.
+    """The N songs and R ratings of one split.
+
+    `tables` holds what training needs, on the device; the NumPy arrays beside it are for
+    evaluation, on the host.
 
     Attributes:
-      tables: its first clips, to train on.
-      song_ids, annotator_ids: names of the tables' rows. With consensus labels there is one
-        annotator, `EVERYONE`.
-      features: of each song whole, n >= S segments; () where songs are known by their first clips
-        alone, which are in `tables`.
-      curve, valid: [R, L, 2] and [R, L], the ratings over the L segments of the longest song, of
-        first clips L = S.
-      noise_free: [R, L, 2], what simulated annotators perceived before noise; None for real people.
-      ratings_by_song: of each song, the ratings of all people in the data set, whatever their split.
-      left_out: annotators without enough songs: {annotator id: number of songs}.
-      scaling: of the embeddings; None as long as they are as computed.
-      sources: of each song, what its features were computed from, as a hash; () where that is not
-        known.
+      tables: the first clip of every song, with its ratings.
+      song_ids: [N], the names of the songs, in the order of the tables.
+      annotator_ids: [A], the names of the annotators, in the order of the tables. Consensus labels
+        have one annotator, `EVERYONE`.
+      features: the features of every whole song, n >= S segments each; () if the corpus holds first
+        clips only, which are in `tables`.
+      curve: [R, L, 2] float32, the ratings over the L segments of the longest song; L = S if the
+        corpus holds first clips only.
+      valid: [R, L] bool, True where the segment is rated.
+      noise_free: [R, L, 2], what simulated annotators perceived before rating noise; None for real
+        annotators.
+      ratings_by_song: [N] tuples, the personal ratings of each song in the whole data set, also
+        those that belong to no split.
+      left_out: {annotator id: number of songs} of the annotators with too few songs.
+      scaling: statistics by which the embeddings were scaled; None if they were not.
+      sources: [N], a hash of everything that each song's features depend on; () if unknown.
     """
 
     tables: Tables
@@ -96,17 +56,31 @@ class Corpus:
 
     @property
     def segments(self) -> int:
-        """S, segments in a clip."""
+        """S, the number of segments in a clip."""
         return self.tables.log_mel.shape[1]
 
     @property
     def is_consensus(self) -> bool:
-        """Whether the ratings are everyone's mean instead of people's own."""
+        """Whether the labels are consensus labels instead of personal ones."""
         return self.annotator_ids == (EVERYONE,)
+
+    def scaled(self, scaling: Scaling) -> Corpus:
+        """Returns the corpus with scaled embeddings."""
+        # Always computed on the device, so that the results do not depend on `data.on_device`.
+        on_device = scaling.apply(jnp.asarray(self.tables.embedding))
+        embedding = on_device if self.tables.on_device else np.asarray(on_device)
+        return dataclasses.replace(
+            self,
+            scaling=scaling,
+            tables=self.tables._replace(embedding=embedding),
+            features=tuple(
+                song._replace(embeddings=scaling.apply(song.embeddings)) for song in self.features
+            ),
+        )
 
     def __str__(self) -> str:
         if self.is_consensus:
-            return f"{len(self.song_ids)} songs, rated by everyone together"
+            return f"{len(self.song_ids)} songs with consensus labels"
         text = (
             f"{len(self.song_ids)} songs, {len(self.annotator_ids)} annotators, "
             f"{len(self.tables.song_of)} ratings"
@@ -117,43 +91,6 @@ class Corpus:
                 f"{sum(self.left_out.values())} ratings)"
             )
         return text
-
-
-class Scaling(NamedTuple):
-    """Mean and standard deviation [G] of the training clips' embeddings."""
-
-    mean: np.ndarray
-    deviation: np.ndarray
-
-    @classmethod
-    def of(cls, corpus: Corpus) -> Scaling:
-        embedding = np.asarray(corpus.tables.embedding)
-        # A value that never changes says nothing: it becomes 0, not a division by rounding noise.
-        deviation = embedding.std(0)
-        varies = deviation > 1e-6 * np.maximum(1.0, np.abs(embedding).max(0))
-        return cls(embedding.mean(0), np.where(varies, deviation, np.inf).astype(np.float32))
-
-    def apply(self, corpus: Corpus) -> Corpus:
-        """The corpus with embeddings of training mean 0 and deviation 1."""
-        # By the same arithmetic wherever the songs are.
-        scaled = self._scaled(jnp.asarray(corpus.tables.embedding))
-        embedding = scaled if corpus.tables.on_device else np.asarray(scaled)
-        return dataclasses.replace(
-            corpus,
-            scaling=self,
-            tables=corpus.tables._replace(embedding=embedding),
-            features=tuple(
-                song._replace(embeddings=self._scaled(song.embeddings)) for song in corpus.features
-            ),
-        )
-
-    def save(self, path: Path) -> None:
-        """Writes `mean` and `deviation`, [G] each, as .npz: what new songs must be scaled by."""
-        with atomic_write(path) as file:
-            np.savez(file, **self._asdict())
-
-    def _scaled(self, embedding):
-        return (embedding - self.mean) / self.deviation
 
 
 def build_corpus(
@@ -168,88 +105,87 @@ def build_corpus(
     on_device: bool = True,
     ratings_by_song: Mapping[str, Sequence[Rating]] | None = None,
 ) -> Corpus:
-    """Stacks the songs' features and indexes their ratings.
+    """Stacks the features of songs and indexes their ratings.
 
-    With personal labels, ratings by `EVERYONE` are aggregates, not people, and do not become tasks;
-    with consensus labels only they count. Curves are cut to what there are features of; where they
-    are shorter, `valid` is False.
+    Personal labels exclude ratings by `EVERYONE`, which are averages; consensus labels are those
+    ratings alone. Ratings are cut to the length of the features; where a rating is shorter, `valid`
+    is False.
 
     Args:
-      songs: of one split.
-      features: of each song, in the same order; taken one at a time, since they may be large.
-      segments: S of a clip.
-      min_songs: annotators with fewer songs are left out, and counted; of personal labels.
-      source: name of the split, for messages.
+      songs: the songs of one split.
+      features: the features of each song, in the same order. They may be large, so they are read
+        one at a time.
+      segments: S, the number of segments in a clip.
+      min_songs: annotators with fewer songs are left out and counted; personal labels only.
+      source: name of the split, for error messages.
       labels: "personal" or "consensus".
-      whole_songs: keep all features of the songs, instead of those of their first clips.
-      on_device: put the songs' features on the device, beside the ratings.
-      ratings_by_song: {song id: ratings of all people}; by default those of `songs`.
+      whole_songs: whether to keep the features of whole songs instead of first clips.
+      on_device: whether to put the features on the device, like the ratings.
+      ratings_by_song: {song id: all ratings in the data set}; by default the ratings of `songs`.
 
     Raises:
-      UserError: a rating is not finite, an annotator rates a song twice, or nobody is left.
+      UserError: a rating is not finite, an annotator rated a song twice, or no annotator has
+        `min_songs` songs.
     """
     features = [song if whole_songs else _first_clip(song, segments) for song in features]
-    rated = []
+    selected: list[tuple[int, Rating]] = []
     for i, song in enumerate(songs):
-        chosen = [r for r in song.ratings if (r.annotator_id == EVERYONE) == (labels != "personal")]
-        _check(song, chosen, source)
-        rated += [(i, rating) for rating in chosen]
-    activity = Counter(rating.annotator_id for _, rating in rated)
-    least = min_songs if labels == "personal" else 1
-    annotator_ids = tuple(sorted(name for name, n in activity.items() if n >= least))
+        labeled = [
+            r for r in song.ratings if (r.annotator_id == EVERYONE) == (labels != "personal")
+        ]
+        _check_ratings(song, labeled, source)
+        selected += [(i, rating) for rating in labeled]
+    songs_rated = Counter(rating.annotator_id for _, rating in selected)
+    minimum = min_songs if labels == "personal" else 1
+    annotator_ids = tuple(sorted(name for name, n in songs_rated.items() if n >= minimum))
     if not annotator_ids:
         raise UserError(
-            f"{source}: none of {len(activity)} annotators has rated {least} songs (the most "
-            f"active rated {max(activity.values(), default=0)}); lower data.min_songs, of "
-            "validation data.validation_min_songs."
+            f"{source}: none of the {len(songs_rated)} annotators rated {minimum} songs (the most "
+            f"active rated {max(songs_rated.values(), default=0)}); lower data.min_songs, or "
+            "data.validation_min_songs for the validation split."
         )
     index = {name: i for i, name in enumerate(annotator_ids)}
-    kept = [(song, rating) for song, rating in rated if rating.annotator_id in index]
+    kept = [(song, rating) for song, rating in selected if rating.annotator_id in index]
     longest = max(len(song.log_mel) for song in features)
-    fitted = np.stack([_fit(r.curve, len(features[i].log_mel), longest) for i, r in kept])
-    curve, valid = np.nan_to_num(fitted), np.isfinite(fitted).all(-1)
-    noise_free = None
-    if all(rating.noise_free is not None for _, rating in kept):
-        noise_free = np.nan_to_num(
-            np.stack([_fit(r.noise_free, longest, longest) for _, r in kept])
-        )
+    padded = np.stack([_pad(r.curve, len(features[i].log_mel), longest) for i, r in kept])
+    curve, valid = np.nan_to_num(padded), np.all(np.isfinite(padded), axis=-1)
     annotator_of = np.array([index[rating.annotator_id] for _, rating in kept], np.int32)
-    ratings_of, counts = _by_annotator(annotator_of, len(annotator_ids))
+    ratings_of, counts = _ratings_by_annotator(annotator_of, len(annotator_ids))
+    place = jnp.asarray if on_device else np.asarray
     tables = Tables(
-        log_mel=np.stack([each.log_mel[:segments] for each in features]),
-        embedding=np.stack([each.embeddings[0] for each in features]),
-        curve=curve[:, :segments],
-        valid=valid[:, :segments],
-        song_of=np.array([song for song, _ in kept], np.int32),
-        annotator_of=annotator_of,
-        ratings_of=ratings_of,
-        counts=counts,
+        log_mel=place(np.stack([song.log_mel[:segments] for song in features])),
+        embedding=place(np.stack([song.embeddings[0] for song in features])),
+        curve=jnp.asarray(curve[:, :segments]),
+        valid=jnp.asarray(valid[:, :segments]),
+        song_of=jnp.array([song for song, _ in kept], jnp.int32),
+        annotator_of=jnp.asarray(annotator_of),
+        ratings_of=jnp.asarray(ratings_of),
+        counts=jnp.asarray(counts),
     )
-    placed = jax.tree.map(jnp.asarray, tables)
-    if not on_device:
-        placed = placed._replace(log_mel=tables.log_mel, embedding=tables.embedding)
-    people = {song.song_id: song.ratings for song in songs} if ratings_by_song is None else ratings_by_song
+    if ratings_by_song is None:
+        ratings_by_song = {song.song_id: song.ratings for song in songs}
     return Corpus(
-        placed,
-        tuple(song.song_id for song in songs),
-        annotator_ids,
-        tuple(features) if whole_songs else (),
-        curve,
-        valid,
-        noise_free,
-        tuple(
-            tuple(r for r in people[song.song_id] if r.annotator_id != EVERYONE) for song in songs
+        tables=tables,
+        song_ids=tuple(song.song_id for song in songs),
+        annotator_ids=annotator_ids,
+        features=tuple(features) if whole_songs else (),
+        curve=curve,
+        valid=valid,
+        noise_free=_noise_free([rating for _, rating in kept], longest),
+        ratings_by_song=tuple(
+            tuple(r for r in ratings_by_song[song.song_id] if r.annotator_id != EVERYONE)
+            for song in songs
         ),
-        {name: n for name, n in sorted(activity.items()) if n < least},
+        left_out={name: n for name, n in sorted(songs_rated.items()) if n < minimum},
     )
 
 
-def _check(song: Song, ratings: Sequence[Rating], source: str) -> None:
-    names = Counter(rating.annotator_id for rating in ratings)
-    for name, times in names.items():
-        if times > 1:
+def _check_ratings(song: Song, ratings: Sequence[Rating], source: str) -> None:
+    counts = Counter(rating.annotator_id for rating in ratings)
+    for name, count in counts.items():
+        if count > 1:
             raise UserError(
-                f"{source}: annotator {name} rates song {song.song_id} {times} times; "
+                f"{source}: annotator {name} rated song {song.song_id} {count} times; "
                 "keep one rating."
             )
     for rating in ratings:
@@ -257,7 +193,8 @@ def _check(song: Song, ratings: Sequence[Rating], source: str) -> None:
         if len(bad):
             raise UserError(
                 f"{source}: the rating of song {song.song_id} by annotator {rating.annotator_id} "
-                f"is not a number at row {bad[0]} (and {len(bad) - 1} more); correct or remove it."
+                f"is not a finite number in row {bad[0]} (and {len(bad) - 1} more); fix or remove "
+                "it."
             )
 
 
@@ -268,14 +205,25 @@ def _first_clip(song: SongFeatures, segments: int) -> SongFeatures:
     )
 
 
-def _fit(curve: np.ndarray, held: int, length: int) -> np.ndarray:
-    """The first `held` values of a curve, as [length, 2] filled up with NaN."""
-    cut = curve[:held].astype(np.float32)
+def _noise_free(ratings: Sequence[Rating], length: int) -> np.ndarray | None:
+    """Stacks the noise-free curves, padded with 0 to [R, length, 2]; None unless all have one."""
+    curves = [rating.noise_free for rating in ratings if rating.noise_free is not None]
+    if len(curves) < len(ratings):
+        return None
+    return np.nan_to_num(np.stack([_pad(curve, length, length) for curve in curves]))
+
+
+def _pad(curve: np.ndarray, limit: int, length: int) -> np.ndarray:
+    """Cuts a curve to `limit` values and pads it with NaN to [length, 2]."""
+    cut = curve[:limit].astype(np.float32)
     return np.pad(cut, ((0, length - len(cut)), (0, 0)), constant_values=np.nan)
 
 
-def _by_annotator(annotator_of: np.ndarray, annotators: int) -> tuple[np.ndarray, np.ndarray]:
-    lists = [np.flatnonzero(annotator_of == i) for i in range(annotators)]
-    counts = np.array([len(each) for each in lists], np.int32)
-    padded = [np.pad(each, (0, counts.max() - len(each)), mode="edge") for each in lists]
+def _ratings_by_annotator(
+    annotator_of: np.ndarray, annotators: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ratings of each annotator, padded to [A, largest count], and the counts [A]."""
+    ratings = [np.flatnonzero(annotator_of == i) for i in range(annotators)]
+    counts = np.array([len(indices) for indices in ratings], np.int32)
+    padded = [np.pad(indices, (0, counts.max() - len(indices)), mode="edge") for indices in ratings]
     return np.stack(padded).astype(np.int32), counts

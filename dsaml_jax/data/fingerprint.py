@@ -1,4 +1,4 @@
-"""What data a run is of, in a few numbers: to tell whether they are still the same."""
+"""A compact fingerprint of a run's data, to detect changes when the run resumes."""
 
 from __future__ import annotations
 
@@ -11,30 +11,20 @@ import numpy as np
 from dsaml_jax.data.corpus import Corpus
 
 Fingerprint = dict[str, dict[str, Any]]
-"""{split: {"songs", "annotators", "ratings": how many, "content": a hash}}"""
+"""{split: {"songs", "annotators", "ratings": their number, "content": a hash}}"""
 
 
 def fingerprint(corpora: Mapping[str, Corpus]) -> Fingerprint:
-    """Of every split: who and what is in it, and a hash of all that training and tests see of it.
+    """Computes the size of every split and a hash of its content.
 
-    The hash is of names, ratings and where in its features each song's sound is stored, which
-    is itself a hash of the audio file and of all parameters. Features that another machine computed
-    with other last bits have the same fingerprint.
+    The hash covers the names, the ratings, and the keys under which the features are stored. A key
+    is itself a hash of the audio file and all audio parameters, so features that differ only in
+    rounding between machines have the same fingerprint.
     """
-    return {split: _of(corpus) for split, corpus in corpora.items()}
+    return {split: _split_fingerprint(corpus) for split, corpus in corpora.items()}
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Fields in which two trees of dicts differ, as 'field was old, is new'."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [f"{path} was {old!r}, is {new!r}"]
-    found = []
-    for name in sorted(old.keys() | new.keys()):
-        found += differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
-    return found
-
-
-def _of(corpus: Corpus) -> dict[str, Any]:
+def _split_fingerprint(corpus: Corpus) -> dict[str, Any]:
     digest = hashlib.blake2b(digest_size=10)
     for names in (corpus.song_ids, corpus.annotator_ids, corpus.sources):
         digest.update("\n".join(names).encode() + b"\0")

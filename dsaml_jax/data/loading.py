@@ -1,4 +1,4 @@
-"""From a config to the three corpora of a run: train, validation, test."""
+"""The corpora of a run: train, validation, test."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Mapping
 
-from dsaml_jax.config.experiment import Experiment
-from dsaml_jax.data.corpus import Corpus, Scaling, build_corpus
+from dsaml_jax.config.experiment import DataConfig, Experiment
+from dsaml_jax.data.corpus import Corpus, build_corpus
+from dsaml_jax.data.scaling import Scaling
 from dsaml_jax.datasets import ratings
 from dsaml_jax.datasets.schema import EVERYONE, Song
 from dsaml_jax.datasets.splits import SPLITS, Partition, split_people, split_songs
@@ -16,23 +17,23 @@ from dsaml_jax.preparation import prepared_songs
 
 LOG = logging.getLogger(__name__)
 
-SPLIT_BY_MAKERS = ("synthetic", "deam")
-"""Data sets that say which songs are for testing; others are split at random."""
+PREDEFINED_SPLITS = ("synthetic", "deam")
+"""Data sets that define their own test songs; the songs of the others are split at random."""
 
 
 def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
-    """Prepares the data set if need be, splits it, and indexes songs and ratings by split.
+    """Prepares the data set if necessary, splits it, and builds a corpus for each split.
 
-    Test songs are kept whole where `evaluation.whole_songs`, others to their first clip.
-    Embeddings are scaled to the training songs' mean 0 and deviation 1.
+    Test songs are kept whole if `evaluation.whole_songs`; all others are cut to their first clip.
+    Embeddings are scaled to mean 0 and standard deviation 1 over the training songs.
 
     Raises:
-      UserError: as preparation does; there are too few songs to split; or `build_corpus` refuses
-        a split.
+      UserError: preparation fails, there are too few songs to split, or `build_corpus` refuses a
+        split.
     """
     data = experiment.data
     prepared = prepared_songs(experiment)
-    partition = partition_of(experiment, prepared.splits)
+    partition = partition_of(data, prepared.splits)
     LOG.info("%s", partition)
     ratings_by_song = {song.song_id: song.ratings for song in prepared.songs}
     corpora = {}
@@ -46,49 +47,51 @@ def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
             source=f"{data.name}, {split}",
             labels=data.labels,
             whole_songs=split == "test" and experiment.evaluation.whole_songs,
-            on_device=experiment.data.on_device,
+            on_device=data.on_device,
             ratings_by_song=ratings_by_song,
         )
         sources = tuple(prepared.features.source(song.song_id) for song in songs)
         corpora[split] = dataclasses.replace(corpus, sources=sources)
         LOG.info("%s: %s", split, corpora[split])
     check_disjoint(corpora)
-    scaling = Scaling.of(corpora["train"])
-    return {split: scaling.apply(corpus) for split, corpus in corpora.items()}
+    scaling = Scaling.of(corpora["train"].tables.embedding)
+    return {split: corpus.scaled(scaling) for split, corpus in corpora.items()}
 
 
-def partition_of(experiment: Experiment, splits: Mapping[str, Iterable[Song]]) -> Partition:
-    """Which songs and ratings the run trains on, is chosen by, and is tested on.
+def partition_of(data: DataConfig, splits: Mapping[str, Iterable[Song]]) -> Partition:
+    """Assigns songs and ratings to training, validation and test.
 
     Args:
-      experiment: whose labels, data set and split rules count.
-      splits: songs by the data set's own splits.
+      data: its labels, data set and split rules apply.
+      splits: {split: songs}, the data set's own splits.
     """
-    data = experiment.data
-    made = {song.song_id: split for split, songs in splits.items() for song in songs}
-    songs = [song for each in splits.values() for song in each]
-    released = (lambda song: made[song.song_id]) if data.name in SPLIT_BY_MAKERS else None
+    own_split = {song.song_id: split for split, songs in splits.items() for song in songs}
+    songs = [song for split_of_songs in splits.values() for song in split_of_songs]
+    released = (lambda song: own_split[song.song_id]) if data.name in PREDEFINED_SPLITS else None
     if data.labels == "personal":
         return split_people(songs, data.split, released)
     return split_songs([_with_consensus(song) for song in songs], data.split, released)
 
 
-def check_disjoint(corpora: dict[str, Corpus]) -> None:
-    """Raises UserError where splits share a song or, of personal labels, an annotator."""
-    seen: dict[str, str] = {}
+def check_disjoint(corpora: Mapping[str, Corpus]) -> None:
+    """Raises UserError if splits share a song or, with personal labels, an annotator."""
+    split_of: dict[tuple[str, str], str] = {}
     for split, corpus in corpora.items():
-        people = () if corpus.is_consensus else corpus.annotator_ids
-        for kind, names in (("song", corpus.song_ids), ("annotator", people)):
+        annotators = () if corpus.is_consensus else corpus.annotator_ids
+        for kind, names in (("song", corpus.song_ids), ("annotator", annotators)):
             for name in names:
-                other = seen.setdefault(f"{kind} {name}", split)
+                other = split_of.setdefault((kind, name), split)
                 if other != split:
-                    raise UserError(f"{kind} {name} is in both {other} and {split}; remove one.")
+                    raise UserError(
+                        f"{kind} {name} is in both {other} and {split}; remove it from one of them."
+                    )
 
 
 def _with_consensus(song: Song) -> Song:
-    """The song with a rating by everyone: the data set's own, else the mean of its raters.
+    """Adds a rating by `EVERYONE`, the mean of the annotators, unless the data set has its own.
 
-    Simulated songs have a true curve too, from which the raters' mean differs by noise.
+    The noise-free curve of a simulated song is its population curve, which differs from the mean of
+    the annotators by rating noise.
     """
     if not song.ratings or any(rating.annotator_id == EVERYONE for rating in song.ratings):
         return song

@@ -1,17 +1,17 @@
-"""The rows of the table: ways of predicting the same sequences.
+"""The methods that are compared: ways to predict the same sequences.
 
-    constant        the training ratings' mean, whatever the song
-    population      the population model, the same for everybody
-    shifted         population, moved by its mean error on the support
-    unadapted       the meta-learned weights as they are
+    constant        the mean of the training ratings, for every song
+    population      the population model, the same for every annotator
+    shifted         population, shifted by its mean error on the support
     fine_tuned      the population model after the same inner loop on the support
-    wrong_listener  the meta-learned weights, adapted to ANOTHER annotator of the support's songs
+    unadapted       the meta-learned weights before adaptation
+    wrong_listener  the meta-learned weights, adapted to ANOTHER annotator of the support songs
     adapted         the meta-learned weights, adapted to the support
-    consensus       the mean of the OTHER people who rated the song: the ceiling of disagreement
+    consensus       the mean of the OTHER annotators of the song: the ceiling set by disagreement
     oracle          what the listener perceives before rating noise; simulated listeners only
 
-With consensus labels there is nobody to adapt to: `constant`, `population` and, of simulated songs,
-`oracle`, the true curve of the song.
+With consensus labels there is no one to adapt to, so the methods are `constant`, `population` and,
+for simulated songs, `oracle`: the true curve of the song.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import dataclasses
 
 import numpy as np
 
-from dsaml_jax.config.experiment import Experiment
+from dsaml_jax.config.inner import InnerConfig
 from dsaml_jax.data.corpus import Corpus
+from dsaml_jax.data.tables import Tables
 from dsaml_jax.evaluation.consensus import consensus_curves
-from dsaml_jax.evaluation.eval_set import EvalSet, Weights, make_predictor, predict_windows
-from dsaml_jax.evaluation.sequences import Sequences
-from dsaml_jax.evaluation.windows import splice_windows
+from dsaml_jax.evaluation.predictor import make_predictor, predict_windows
+from dsaml_jax.evaluation.protocols import EvalSet
 from dsaml_jax.meta import MetaParams
+from dsaml_jax.model import DSAMLConfig
+from dsaml_jax.model.weights import Weights
 
 METHOD_ORDER = (
     "constant",
@@ -43,83 +45,107 @@ METHOD_ORDER = (
 
 @dataclasses.dataclass(frozen=True)
 class MethodCurves:
-    """Attributes:
-    curves: {row: [M, L, 2]}.
-    losses: [E, K + 1] on the support in the inner loop of `adapted`; None without one.
-    alone: valid segments of the sequences that nobody else rated, where `consensus` is constant.
+    """The predictions of every method.
+
+    Attributes:
+      curves: {method: [M, L, 2]}.
+      losses: [E, K + 1], support losses along the inner loop of `adapted`; None without adaptation.
+      segments_without_other_raters: number of valid segments that no other annotator rated, where
+        `consensus` falls back to `constant`.
     """
 
     curves: dict[str, np.ndarray]
     losses: np.ndarray | None = None
-    alone: int = 0
+    segments_without_other_raters: int = 0
 
 
 def supervised_methods(
-    experiment: Experiment, train: Corpus, eval_set: EvalSet, population: Weights
+    model: DSAMLConfig, train: Corpus, eval_set: EvalSet, population: Weights
 ) -> MethodCurves:
-    """The rows that know nothing of the listener."""
-    window_predictions = predict_windows(experiment.model, population, eval_set)
-    rows = {
+    """Predicts with the methods that do not depend on the listener.
+
+    Args:
+      model: the model.
+      train: the training split, for `constant`.
+      eval_set: the tested sequences.
+      population: weights of the population model.
+    """
+    curves = {
         "constant": np.broadcast_to(training_mean(train), eval_set.sequences.curve.shape),
-        "population": splice_windows(window_predictions, eval_set.plan),
+        "population": eval_set.plan.splice(predict_windows(model, population, eval_set)),
     }
-    return MethodCurves(rows | _oracle(eval_set))
+    return MethodCurves(curves | _oracle(eval_set))
 
 
 def personal_methods(
-    experiment: Experiment, train: Corpus, eval_set: EvalSet, population: Weights, meta: Weights
+    model: DSAMLConfig,
+    inner: InnerConfig,
+    train: Corpus,
+    eval_set: EvalSet,
+    population: Weights,
+    meta: Weights,
+    *,
+    chunk: int,
 ) -> MethodCurves:
-    """All rows of annotator tasks."""
-    predict = make_predictor(experiment.model, experiment.inner, experiment.evaluation.chunk)
-    support, control = eval_set.episodes.support, eval_set.episodes.control
-    window_predictions = predict_windows(experiment.model, population, eval_set)
-    plain = splice_windows(window_predictions, eval_set.plan)
-    shift = support_error(window_predictions, eval_set)[eval_set.sequences.episode]
-    adapted, losses = predict(meta, eval_set, support)
-    rates = experiment.inner.loop().initial_rates(population.params)
+    """Predicts with all methods.
+
+    Args:
+      model: the model.
+      inner: the inner loop of the adapted methods.
+      train: the training split, for `constant`.
+      eval_set: the tested sequences, with episodes.
+      population: weights of the population model.
+      meta: the meta-learned weights.
+      chunk: episodes computed at once.
+    """
+    episodes, plan = eval_set.episodes, eval_set.plan
+    assert episodes is not None, "consensus labels have supervised_methods"
+    predict = make_predictor(model, inner, chunk)
+    population_windows = predict_windows(model, population, eval_set)
+    population_curves = plan.splice(population_windows)
+    shift = support_error(population_windows, eval_set.corpus.tables, episodes.support)
+    adapted, losses = predict(meta, eval_set, episodes.support)
+    initial_rates = inner.loop().initial_rates(population.params)
+    start = population._replace(meta_params=MetaParams(population.params, initial_rates))
     constant = training_mean(train)
-    consensus, alone = consensus_curves(eval_set.corpus, eval_set.sequences, constant)
-    rows = {
+    consensus, segments_without_other_raters = consensus_curves(
+        eval_set.corpus, eval_set.sequences, constant
+    )
+    curves = {
         "constant": np.broadcast_to(constant, eval_set.sequences.curve.shape),
-        "population": plain,
-        "shifted": plain + shift[:, None],
-        "fine_tuned": predict(
-            Weights(MetaParams(population.params, rates), population.batch_stats), eval_set, support
-        )[0],
-        "unadapted": splice_windows(
-            predict_windows(experiment.model, meta, eval_set), eval_set.plan
-        ),
-        "wrong_listener": predict(meta, eval_set, control)[0],
+        "population": population_curves,
+        "shifted": population_curves + shift[eval_set.sequences.episode][:, None],
+        "fine_tuned": predict(start, eval_set, episodes.support)[0],
+        "unadapted": plan.splice(predict_windows(model, meta, eval_set)),
+        "wrong_listener": predict(meta, eval_set, episodes.control)[0],
         "adapted": adapted,
         "consensus": consensus,
     }
-    return MethodCurves(rows | _oracle(eval_set), losses, alone)
+    return MethodCurves(curves | _oracle(eval_set), losses, segments_without_other_raters)
 
 
-def support_error(window_predictions: np.ndarray, eval_set: EvalSet) -> np.ndarray:
-    """[E, 2]: mean over the support clips' segments of rating minus prediction.
+def support_error(windows: np.ndarray, tables: Tables, support: np.ndarray) -> np.ndarray:
+    """Computes the mean of rating minus prediction over the support clips: [E, 2].
 
     Args:
-      window_predictions: [U, S, 2], predictions of the trial's windows; the first N are the songs' first clips.
-      eval_set: with episodes.
+      windows: [U, S, 2], predictions for windows, the first N of which are the songs' first clips.
+      tables: the ratings.
+      support: [E, k], the ratings adapted on.
     """
-    tables = eval_set.corpus.tables
-    support = eval_set.episodes.support
-    error = (
-        np.asarray(tables.curve)[support] - window_predictions[np.asarray(tables.song_of)[support]]
-    )
+    error = np.asarray(tables.curve)[support] - windows[np.asarray(tables.song_of)[support]]
     weight = np.asarray(tables.valid)[support][..., None]
     return (weight * error).sum((1, 2)) / np.maximum(weight.sum((1, 2)), 1)
 
 
 def training_mean(corpus: Corpus) -> np.ndarray:
-    """[2]: mean of all ratings of the training corpus; the constant baseline."""
+    """Computes the mean of all ratings of the training split: [2]."""
     valid = np.asarray(corpus.tables.valid)
     return np.asarray(corpus.tables.curve)[valid].mean(0)
 
 
 def _oracle(eval_set: EvalSet) -> dict[str, np.ndarray]:
+    """Returns the noise-free curves as a method, if the corpus has them."""
     if eval_set.corpus.noise_free is None:
         return {}
-    sequences: Sequences = eval_set.sequences
+    sequences = eval_set.sequences
     return {"oracle": eval_set.corpus.noise_free[sequences.rating, sequences.first :]}

@@ -1,4 +1,4 @@
-"""RMSE, PCC and CCC of curves: per sequence and dimension, then per annotator, then over all.
+"""RMSE, PCC and CCC of curves: per sequence and dimension, then averaged over annotators.
 
 A sequence is one annotator's curve of one song. Moments are population moments over its valid
 frames, in float64. With p the prediction and t the target of one dimension,
@@ -7,57 +7,64 @@ frames, in float64. With p the prediction and t the target of one dimension,
     PCC  = cov(p, t) / (sd_p sd_t)
     CCC  = 2 cov(p, t) / (var_p + var_t + (mean_p - mean_t)²)        (Lin, Biometrics 1989)
 
-What a flat curve does, a curve being flat where its standard deviation is at most `FLAT`:
+A curve is flat if its standard deviation is at most `FLAT`.
 
-- Flat target: PCC is 0/0, and CCC is 0 however near the prediction is. Neither says anything
-  about the prediction, so both are undefined: NaN per sequence, counted, in no mean.
-- Flat prediction of a varying target: CCC is 0 by its formula. PCC is 0/0 again, but here it is
-  taken as 0, no association, by convention: the constant baseline is such a prediction, and rows
-  of a table can be compared only over the same sequences.
+- Flat target: PCC is 0/0, and CCC is 0 however close the prediction is. Neither says anything about
+  the prediction, so both are undefined: NaN for the sequence, counted, and excluded from means.
+- Flat prediction of a target that varies: CCC is 0 by its formula. PCC is 0/0, and is set to 0, no
+  association, by convention: the constant baseline is such a prediction, and methods can be
+  compared only over the same sequences.
 
-So whether a value is defined depends on the target alone, never on who predicts.
+So whether a value is defined depends on the target alone, never on the method.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dsaml_jax.datasets.schema import DIMENSIONS
 from dsaml_jax.errors import UserError
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Shaped
+
 METRICS = ("ccc", "pcc", "rmse")
 
 METRIC_NAMES = METRICS + tuple(f"{metric}_{name}" for metric in METRICS for name in DIMENSIONS)
-"""Every reported metric: `ccc_arousal` is of one dimension, plain `ccc` the mean of both."""
+"""All reported metrics: `ccc_arousal` is for one dimension, plain `ccc` the mean of both."""
 
 FLAT = 1e-6
-"""Largest standard deviation of a flat curve: above float32 noise on the scale [-1, 1], and a
-thousand times below the smallest movement of a rating slider."""
+"""Largest standard deviation of a flat curve: above float32 rounding on the scale [-1, 1], and a
+thousandth of the smallest movement of a rating slider."""
 
 
 def sequence_metrics(
-    prediction: np.ndarray, target: np.ndarray, valid: np.ndarray, name: str = "given"
-) -> dict[str, np.ndarray]:
-    """The metrics of every sequence and dimension.
+    prediction: Float[np.ndarray, "sequences segments 2"],
+    target: Float[np.ndarray, "sequences segments 2"],
+    valid: Bool[np.ndarray, "sequences segments"],
+    name: str = "given",
+) -> dict[str, Float[np.ndarray, "sequences 2"]]:
+    """Computes the metrics of every sequence and dimension.
 
     Args:
-      prediction: [N, L, 2].
-      target: [N, L, 2].
-      valid: [N, L] bool; what lies in other frames is never looked at and may be NaN.
-      name: of the prediction, for messages.
+      prediction: predicted curves.
+      target: rated curves.
+      valid: True where a frame counts; values in other frames are ignored and may be NaN.
+      name: the method, for error messages.
 
     Returns:
-      `ccc`, `pcc`, `rmse`, each [N, 2] float64; NaN where undefined: PCC and CCC of a flat target
-      (which one valid frame is), all three where no frame is valid.
+      `ccc`, `pcc`, `rmse` in float64. NaN where undefined: PCC and CCC of a flat target (which
+      includes a single valid frame), and all three if no frame is valid.
 
     Raises:
-      UserError: a valid frame is not a finite number, in the prediction or in the target.
+      UserError: the prediction or the target is not finite in a valid frame.
     """
     valid = np.asarray(valid, bool)
-    prediction = _finite(f"{name} predictions", prediction, valid, _MEND_PREDICTIONS)
-    target = _finite("ratings", target, valid, "mend these ratings or leave them out")
+    prediction = _finite(f"{name} predictions", prediction, valid, _FIX_PREDICTIONS)
+    target = _finite("ratings", target, valid, "fix or remove these ratings")
     frames = valid.sum(axis=1)[:, None]
     safe_frames = np.maximum(frames, 1)
 
@@ -82,13 +89,15 @@ def sequence_metrics(
     }
 
 
-def undefined_counts(per_sequence: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """How many sequences have no value, for every name of `METRIC_NAMES`.
+def undefined_counts(
+    per_sequence: Mapping[str, Float[np.ndarray, "sequences 2"]],
+) -> dict[str, int]:
+    """Counts the sequences without a value, for every name of `METRIC_NAMES`.
 
     A plain name counts both of its dimensions: `ccc` = `ccc_arousal` + `ccc_valence`.
 
     Args:
-      per_sequence: of `sequence_metrics`.
+      per_sequence: result of `sequence_metrics`.
     """
     counts = {}
     for metric in METRICS:
@@ -99,24 +108,25 @@ def undefined_counts(per_sequence: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 
 def annotator_means(
-    per_sequence: Mapping[str, np.ndarray], annotator_index: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The metrics of every annotator: means over the annotator's defined sequences.
+    per_sequence: Mapping[str, Float[np.ndarray, "sequences 2"]],
+    annotator_index: Shaped[np.ndarray, " sequences"],
+) -> dict[str, Float[np.ndarray, " annotators"]]:
+    """Averages the metrics over each annotator's defined sequences.
 
     Args:
-      per_sequence: of `sequence_metrics`, each [N, 2].
-      annotator_index: [N], who rated; any values, annotators come out in their sorted order.
+      per_sequence: result of `sequence_metrics`.
+      annotator_index: the annotator of each sequence, by any sortable values.
 
     Returns:
-      For every name of `METRIC_NAMES` an array [A]; NaN where the annotator has no defined
-      sequence. A plain metric is the mean of the annotator's two dimensions, and undefined unless
-      both are defined.
+      An array for every name of `METRIC_NAMES`, in the sorted order of the annotators; NaN where an
+      annotator has no defined sequence. A plain metric is the mean of the annotator's two
+      dimensions, and undefined unless both are defined.
     """
-    people, index = np.unique(np.asarray(annotator_index), return_inverse=True)
+    annotators, index = np.unique(np.asarray(annotator_index), return_inverse=True)
     means = {}
     for metric in METRICS:
         values = per_sequence[metric]
-        sums, counts = np.zeros((2, len(people), len(DIMENSIONS)))
+        sums, counts = np.zeros((2, len(annotators), len(DIMENSIONS)))
         np.add.at(sums, index, np.nan_to_num(values, nan=0.0))
         np.add.at(counts, index, ~np.isnan(values))
         by_dimension = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
@@ -125,11 +135,13 @@ def annotator_means(
     return {name: means[name] for name in METRIC_NAMES}
 
 
-def average(per_annotator: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    """The mean over the annotators that have a value; None where nobody has.
+def average(
+    per_annotator: Mapping[str, Float[np.ndarray, " annotators"]],
+) -> dict[str, float | None]:
+    """Averages the metrics over the annotators that have a value; None if none has.
 
     Args:
-      per_annotator: of `annotator_means`, each [A].
+      per_annotator: result of `annotator_means`.
     """
     return {
         name: None if np.isnan(values).all() else float(np.nanmean(values))
@@ -137,16 +149,20 @@ def average(per_annotator: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     }
 
 
-def left_out(per_annotator: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """How many annotators `average` leaves out because none of their sequences has a value."""
+def left_out(per_annotator: Mapping[str, Float[np.ndarray, " annotators"]]) -> dict[str, int]:
+    """Counts the annotators that `average` leaves out because no sequence of theirs has a value."""
     return {name: int(np.isnan(values).sum()) for name, values in per_annotator.items()}
 
 
-_MEND_PREDICTIONS = "lower the learning rates, or go on from an earlier checkpoint"
+_FIX_PREDICTIONS = "lower the learning rates, or resume from an earlier checkpoint"
 
 
-def _finite(what: str, curves: np.ndarray, valid: np.ndarray, mend: str) -> np.ndarray:
-    """The curves in float64 with zeros in invalid frames; refuses what is not a number."""
+def _finite(what: str, curves: np.ndarray, valid: np.ndarray, remedy: str) -> np.ndarray:
+    """Converts curves to float64 with zeros in invalid frames.
+
+    Raises:
+      UserError: a curve is not finite in a valid frame.
+    """
     expected = (*valid.shape, len(DIMENSIONS))
     if np.shape(curves) != expected:
         raise ValueError(f"the {what} have shape {np.shape(curves)}, expected {expected}")
@@ -155,6 +171,6 @@ def _finite(what: str, curves: np.ndarray, valid: np.ndarray, mend: str) -> np.n
     if broken.size:
         raise UserError(
             f"The {what} of {broken.size} of {len(curves)} sequences (the first is number "
-            f"{broken[0]}, counted from 0) are NaN or infinite: {mend}."
+            f"{broken[0]}, counted from 0) are NaN or infinite: {remedy}."
         )
     return curves

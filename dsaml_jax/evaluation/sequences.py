@@ -1,7 +1,7 @@
-"""What is tested: sequences, each one rating of one song or a part of it.
+"""The tested sequences, each a rating of one song or of a part of it.
 
-The unit is what a result shall hold for: new annotators, where labels are personal, and new songs,
-where they are everyone's mean. Means and intervals are taken over units.
+The unit is what results should generalize to: new annotators for personal labels, new songs for
+consensus labels. Means and confidence intervals are taken over units.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from dsaml_jax.data.tasks import Episodes
 
 
 class Sequences(NamedTuple):
-    """All tested sequences, flat: M of them, of up to L segments.
+    """All M tested sequences, of up to L segments each.
 
     Attributes:
-      first: segment of the song with which every sequence begins.
-      episode: [M], index into `Episodes`; 0 where there are none.
-      rating: [M], index into the corpus.
-      song: [M], the song that is rated.
-      unit: [M], the annotator, or, of consensus labels, the song.
+      first: the segment of the song with which every sequence begins.
+      episode: [M], index into `Episodes`; 0 if there are none.
+      rating: [M], index into the ratings of the corpus.
+      song: [M], the rated song.
+      unit: [M], the annotator for personal labels, the song for consensus labels.
       curve: [M, L, 2], the rating.
-      valid: [M, L].
+      valid: [M, L] bool, True where the segment is rated.
     """
 
     first: int
@@ -37,12 +37,12 @@ class Sequences(NamedTuple):
 
 
 def episode_sequences(corpus: Corpus, episodes: Episodes, first: int = 0) -> Sequences:
-    """Every (episode, query) that is tested, in the order of the episodes.
+    """Lists every tested (episode, query) pair, in the order of the episodes.
 
     Args:
-      corpus: of the episodes.
-      episodes: what is tested.
-      first: 0, or S where the first clip was adapted on and the rest is tested.
+      corpus: the corpus of the episodes.
+      episodes: the fixed tasks.
+      first: the first tested segment: 0, or S if the first clip is the support.
     """
     episode, place = np.nonzero(episodes.tested)
     rating = episodes.query[episode, place]
@@ -50,13 +50,15 @@ def episode_sequences(corpus: Corpus, episodes: Episodes, first: int = 0) -> Seq
 
 
 def song_sequences(corpus: Corpus) -> Sequences:
-    """Every rating once, for what predicts a song the same for everybody."""
+    """Lists every rating once, for methods that predict the same curve for everyone."""
     rating = np.arange(len(corpus.curve))
     unit = corpus.tables.song_of if corpus.is_consensus else corpus.tables.annotator_of
     return _sequences(corpus, np.zeros_like(rating), rating, np.asarray(unit), 0)
 
 
-def _sequences(corpus: Corpus, episode, rating, unit, first: int) -> Sequences:
+def _sequences(
+    corpus: Corpus, episode: np.ndarray, rating: np.ndarray, unit: np.ndarray, first: int
+) -> Sequences:
     return Sequences(
         first=first,
         episode=episode,

@@ -1,13 +1,14 @@
-"""Songs of any length before a model that sees S segments at a time.
+"""Sequences of any length for a model that sees windows of S segments.
 
-Which windows a sequence is read from, and where in them, is fixed beforehand as integers
-(`predict.splice_plan`); what a model says of the windows is then gathered into curves. A sequence
-of one clip is one window, so clips and whole songs take the same path.
+The windows that each sequence needs, and the position in them at which each segment is read, are
+planned up front as integers; predictions for the windows are then gathered into curves. A clip is
+one window, so clips and whole songs take the same path.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,41 +16,46 @@ import numpy as np
 
 from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.evaluation.sequences import Sequences
-from dsaml_jax.evaluation.splicing import splice_plan
+from dsaml_jax.evaluation.splicing import song_windows, splice
 
 
 class Clips(NamedTuple):
-    """Attributes: log_mel: [..., S, T, F]; embedding: [..., G]."""
+    """Inputs of the model.
 
-    log_mel: jax.Array
-    embedding: jax.Array
+    Attributes:
+      log_mel: [..., S, T, F].
+      embedding: [..., G].
+    """
+
+    log_mel: jax.Array | np.ndarray
+    embedding: jax.Array | np.ndarray
 
 
 class WindowInputs(NamedTuple):
-    """What is heard of a corpus, where its tables have it: on the device or, as NumPy, the host.
+    """Audio features of a corpus, on the same device as its tables (NumPy if on the host).
 
     Attributes:
-      log_mel: [segments, T, F], the songs end to end.
-      embedding: [rows, G], of all songs' embedded windows.
+      log_mel: [segments, T, F], all songs end to end.
+      embedding: [rows, G], the embedded windows of all songs.
     """
 
-    log_mel: jax.Array
-    embedding: jax.Array
+    log_mel: jax.Array | np.ndarray
+    embedding: jax.Array | np.ndarray
 
-    def window(self, at: np.ndarray, row: np.ndarray, segments: int) -> Clips:
-        """The clips of windows [...]."""
+    def clips(self, at: np.ndarray, row: np.ndarray, segments: int) -> Clips:
+        """Gathers windows [...] of S segments: see `WindowPlan` for `at` and `row`."""
         return Clips(self.log_mel[at[..., None] + np.arange(segments)], self.embedding[row])
 
 
 class WindowPlan(NamedTuple):
-    """U windows, and where in them M sequences are read; NumPy.
+    """U windows of a corpus of N songs, and where M sequences are read in them.
 
     Attributes:
-      at: [U] first segment of each window, an index into `WindowInputs.log_mel`. The first N windows are
-        the songs' first clips.
-      row: [U] index into `WindowInputs.embedding`, of the embedded window that starts nearest.
-      window: [M, L, 2] the window in which each segment is read, by dimension.
-      position: [M, L, 2] the place in that window.
+      at: [U], the first segment of each window, an index into `WindowInputs.log_mel`. The first N
+        windows are the first clips of the songs.
+      row: [U], index into `WindowInputs.embedding`: the embedded window that starts nearest.
+      window: [M, L, 2], the window in which each segment is read, by dimension.
+      position: [M, L, 2], the position in that window.
     """
 
     at: np.ndarray
@@ -57,9 +63,13 @@ class WindowPlan(NamedTuple):
     window: np.ndarray
     position: np.ndarray
 
+    def splice(self, curves: np.ndarray) -> np.ndarray:
+        """Gathers the curves of the sequences, [M, L, 2], from those of the windows, [U, S, 2]."""
+        return splice(curves, self.window, self.position)
+
 
 def window_inputs(corpus: Corpus) -> WindowInputs:
-    """The sound of a corpus: whole songs where it has them, else first clips."""
+    """Returns the features of a corpus: of whole songs if it holds them, else of first clips."""
     if not corpus.features:
         log_mel = corpus.tables.log_mel
         return WindowInputs(log_mel.reshape(-1, *log_mel.shape[2:]), corpus.tables.embedding)
@@ -71,30 +81,29 @@ def window_inputs(corpus: Corpus) -> WindowInputs:
 
 
 def window_plan(corpus: Corpus, sequences: Sequences, hops: tuple[int, ...]) -> WindowPlan:
-    """How the sequences are read, with windows every `hops` segments for (arousal, valence)."""
+    """Plans the windows of all tested songs, every `hops` segments for (arousal, valence)."""
     size, songs = corpus.segments, len(corpus.song_ids)
     if corpus.features:
         lengths = [len(song.log_mel) for song in corpus.features]
-        starts = [song.starts for song in corpus.features]
+        embedded = [song.starts for song in corpus.features]
     else:
-        lengths, starts = [size] * songs, [np.zeros(1, int)] * songs
+        lengths, embedded = [size] * songs, [np.zeros(1, int)] * songs
     first_segment = np.concatenate([[0], np.cumsum(lengths)])
-    first_row = np.concatenate([[0], np.cumsum([len(each) for each in starts])])
+    first_row = np.concatenate([[0], np.cumsum([len(starts) for starts in embedded])])
 
-    # Segments beyond a song's end are read anywhere; they are never valid.
+    # Segments past the end of a song may be read anywhere, as they are never valid.
     window = np.zeros((songs, sequences.curve.shape[1], len(hops)), int)
     position = np.zeros_like(window)
     index = {(song, 0): song for song in range(songs)}
     for song in np.unique(sequences.song).tolist():
         length = lengths[song] - sequences.first
-        for dimension, hop in enumerate(hops):
-            begin, place = splice_plan(length, size, hop)
-            begins, inverse = np.unique(begin + sequences.first, return_inverse=True)
-            named = [index.setdefault((song, start), len(index)) for start in begins.tolist()]
-            window[song, :length, dimension] = np.array(named)[inverse]
-            position[song, :length, dimension] = place
+        plan = song_windows(length, size, hops)
+        starts = (plan.starts + sequences.first).tolist()
+        numbers = np.array([index.setdefault((song, start), len(index)) for start in starts])
+        window[song, :length] = numbers[plan.window]
+        position[song, :length] = plan.position
     song, start = np.array(list(index)).T
-    nearest = [int(np.abs(starts[s] - t).argmin()) for s, t in zip(song, start, strict=True)]
+    nearest = [int(np.abs(embedded[s] - t).argmin()) for s, t in zip(song, start, strict=True)]
     return WindowPlan(
         at=first_segment[song] + start,
         row=first_row[song] + nearest,
@@ -103,26 +112,41 @@ def window_plan(corpus: Corpus, sequences: Sequences, hops: tuple[int, ...]) -> 
     )
 
 
-def splice_windows(windows: np.ndarray, plan: WindowPlan) -> np.ndarray:
-    """[M, L, 2] curves, read from what was predicted of every window, [U, S, 2]."""
-    return windows[plan.window, plan.position, np.arange(windows.shape[-1])]
-
-
 def episode_windows(
     plan: WindowPlan, sequences: Sequences, episodes: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """The windows that each episode needs, and `plan.window` as places in its episode's list.
+    """Lists the windows that each episode needs for its valid segments.
 
-    Segments that are not valid need none.
+    Returns:
+      The windows of each episode, and `plan.window` as indices into the list of its episode.
     """
     needed: list[np.ndarray] = []
     local = np.zeros_like(plan.window)
     for episode in range(episodes):
-        mine = np.flatnonzero(sequences.episode == episode)
+        own = np.flatnonzero(sequences.episode == episode)
         window = np.where(
-            sequences.valid[mine][..., None], plan.window[mine], plan.window[mine, :1, :1]
+            sequences.valid[own][..., None], plan.window[own], plan.window[own, :1, :1]
         )
         used, inverse = np.unique(window, return_inverse=True)
         needed.append(used)
-        local[mine] = inverse.reshape(window.shape)
+        local[own] = inverse.reshape(window.shape)
     return needed, local
+
+
+def map_windows(
+    predict: Callable[[np.ndarray], jax.Array], count: int, batch: int = 32
+) -> np.ndarray:
+    """Applies `predict` to windows 0 ... count - 1, in batches of equal size.
+
+    Args:
+      predict: the indices of `batch` windows -> [batch, ...].
+      count: the number of windows.
+      batch: windows per call. The last call is filled up with the first windows, so that only one
+        shape is compiled.
+
+    Returns:
+      [count, ...].
+    """
+    windows = np.arange(-(-count // batch) * batch) % count
+    parts: list[Any] = [jax.device_get(predict(rows)) for rows in windows.reshape(-1, batch)]
+    return np.concatenate(parts)[:count]

@@ -1,4 +1,4 @@
-"""The bundle of weights that training moves, checkpoints hold, and evaluation uses."""
+"""Everything that a model predicts with, as one pytree."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dsaml_jax.meta import MetaParams
 
 
 class Weights(NamedTuple):
-    """Everything that a trained model predicts and adapts with.
+    """Everything that a model predicts with, before or after it is adapted.
 
     Attributes:
-      meta_params: the shared weights θ, and the learned inner rates ({} where they are fixed).
-      batch_stats: running statistics of the normalization; {} where none are tracked.
+      meta_params: the shared weights, and the learned rates of the inner loop that adapts them ({}
+        if the rates are fixed).
+      batch_stats: running statistics of batch normalization; {} if none are tracked.
     """
 
     meta_params: MetaParams
@@ -20,10 +21,10 @@ class Weights(NamedTuple):
 
     @property
     def params(self) -> Any:
-        """The shared weights θ."""
+        """The shared weights."""
         return self.meta_params.params
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The collections that `DSAML.apply` takes."""
+        """The arguments of the model's `apply`."""
         return {"params": self.params, "batch_stats": self.batch_stats}

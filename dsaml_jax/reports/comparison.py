@@ -1,27 +1,54 @@
-"""What a comparison of meta-gradients found: Markdown, CSV and a figure."""
+"""Report on a comparison of meta-gradients: Markdown, CSV and figure."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from dsaml_jax.config.experiment import Experiment
-from dsaml_jax.runtime.files import atomic_write
-
-if TYPE_CHECKING:
-    from dsaml_jax.commands.compare import Comparison
+from dsaml_jax.meta.diagnostics import Cost
+from dsaml_jax.reports.style import new_figure, save_plain
 
 MIB = 2**20
 
 
-def to_markdown(experiment: Experiment, compared: Comparison) -> str:
-    """Final scores, cost, and what follows from them."""
+class RunResult(NamedTuple):
+    """The result of one run.
+
+    Attributes:
+      ccc: CCC of the adapted model on test, (mean, low, high) with a 95 % bootstrap interval over
+        annotators.
+      gain: the same for adapted minus population.
+      chosen: the meta-step whose weights were best on validation; 0 for those before meta-training.
+      cosine: {meta-step: cosine of the first-order to the exact meta-gradient} during training.
+    """
+
+    ccc: tuple[float, float, float]
+    gain: tuple[float, float, float]
+    chosen: int
+    cosine: dict[int, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The results and costs of all variants.
+
+    Attributes:
+      results: {variant: {seed: result of the run}}.
+      costs: {inner steps: {variant: cost of one meta-gradient}}.
+    """
+
+    results: dict[str, dict[int, RunResult]]
+    costs: dict[int, dict[str, Cost]]
+
+
+def comparison_table(experiment: Experiment, compared: Comparison) -> str:
+    """Formats scores, costs and advice as Markdown."""
     seeds = sorted({seed for results in compared.results.values() for seed in results})
     done = sum(map(len, compared.results.values()))
     planned = len(experiment.comparison.variants) * len(experiment.comparison.seeds)
@@ -38,17 +65,18 @@ def to_markdown(experiment: Experiment, compared: Comparison) -> str:
     ]
     means = summary(compared)
     for name, (ccc, gain) in means.items():
-        each = [run_result.ccc[0] for run_result in compared.results[name].values()]
-        chosen = ", ".join(str(run_result.chosen) for run_result in compared.results[name].values())
+        runs = compared.results[name].values()
+        by_seed = [run.ccc[0] for run in runs]
+        chosen = ", ".join(str(run.chosen) for run in runs)
         lines.append(
-            f"| {name} | {len(each)} | {ccc[0]:.3f} | {ccc[1]:.3f} to {ccc[2]:.3f} | "
-            f"{min(each):.3f} to {max(each):.3f} | {gain[0]:+.3f} | {gain[1]:+.3f} to "
+            f"| {name} | {len(runs)} | {ccc[0]:.3f} | {ccc[1]:.3f} to {ccc[2]:.3f} | "
+            f"{min(by_seed):.3f} to {max(by_seed):.3f} | {gain[0]:+.3f} | {gain[1]:+.3f} to "
             f"{gain[2]:+.3f} | {chosen} |"
         )
     lines += [
         "",
         "Intervals are bootstraps over annotators, their ends averaged over seeds. The meta-step "
-        "is chosen on validation; 0: no meta-training was better than any.",
+        "is chosen on validation; 0 stands for the weights before meta-training.",
         "",
         *_cost_lines(compared),
         *_cosine_lines(compared),
@@ -61,25 +89,25 @@ def to_markdown(experiment: Experiment, compared: Comparison) -> str:
 
 
 def summary(compared: Comparison) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{variant: (CCC, gain)}, each (mean, low, high), averaged over seeds."""
+    """Averages over seeds: {variant: (CCC, gain)}, each (mean, low, high)."""
     return {
-        name: tuple(
-            np.mean([getattr(run_result, field) for run_result in results.values()], axis=0)
-            for field in ("ccc", "gain")
+        name: (
+            np.mean([run.ccc for run in results.values()], axis=0),
+            np.mean([run.gain for run in results.values()], axis=0),
         )
         for name, results in compared.results.items()
     }
 
 
 def advice(compared: Comparison) -> list[str]:
-    """What the numbers support, and no more."""
+    """Lists the conclusions that the numbers support."""
     means = summary(compared)
     best = max(means, key=lambda name: means[name][0][0])
     tied = [name for name in means if means[name][0][2] >= means[best][0][0]]
     sentences = [f"Highest adapted CCC: {best} ({means[best][0][0]:.3f})."]
     if len(tied) > 1:
         others = ", ".join(name for name in tied if name != best)
-        sentences.append(f"Not told apart from it by these annotators: {others}.")
+        sentences.append(f"Not distinguishable from it with these annotators: {others}.")
     helped = [name for name in means if means[name][1][1] > 0]
     sentences.append(
         f"Better than the population model, interval above 0: {', '.join(helped)}."
@@ -89,12 +117,12 @@ def advice(compared: Comparison) -> list[str]:
     untrained = [
         name
         for name, results in compared.results.items()
-        if all(run_result.chosen == 0 for run_result in results.values())
+        if all(run.chosen == 0 for run in results.values())
     ]
     if untrained:
         sentences.append(
-            "Meta-training did not improve on its first weights on validation, so that these rows "
-            f"do not tell meta-gradients apart: {', '.join(untrained)}."
+            "Meta-training did not improve on its initial weights on validation, so these rows say "
+            f"nothing about meta-gradients: {', '.join(untrained)}."
         )
     for steps, by_variant in list(compared.costs.items())[-1:]:
         known = [name for name in tied if name in by_variant and name not in untrained]
@@ -102,21 +130,22 @@ def advice(compared: Comparison) -> list[str]:
             fast = min(known, key=lambda name: by_variant[name].seconds)
             small = min(known, key=lambda name: by_variant[name].temp_bytes)
             sentences.append(
-                "Of the highest and those not told apart from it, where meta-training was of use, "
-                f"at {steps} inner steps {fast} is the fastest and {small} needs the least memory."
+                "Among the highest and those not distinguishable from it, where meta-training "
+                f"helped, {fast} is the fastest at {steps} inner steps and {small} needs the least "
+                "memory."
             )
     return sentences
 
 
-def to_rows(compared: Comparison) -> Iterator[tuple]:
-    """Long-format rows, the first of which is the header."""
+def csv_rows(compared: Comparison) -> Iterator[tuple]:
+    """Yields the rows of a table in long format, the header first."""
     yield "variant", "seed", "inner_steps", "meta_step", "quantity", "value", "low", "high"
     for name, results in compared.results.items():
-        for seed, run_result in results.items():
-            yield name, seed, "", "", "adapted_ccc", *run_result.ccc
-            yield name, seed, "", "", "adapted_minus_population_ccc", *run_result.gain
-            yield name, seed, "", "", "chosen_meta_step", run_result.chosen, "", ""
-            for step, cosine in run_result.cosine.items():
+        for seed, run in results.items():
+            yield name, seed, "", "", "adapted_ccc", *run.ccc
+            yield name, seed, "", "", "adapted_minus_population_ccc", *run.gain
+            yield name, seed, "", "", "chosen_meta_step", run.chosen, "", ""
+            for step, cosine in run.cosine.items():
                 yield name, seed, "", step, "cosine_first_order_exact", cosine, "", ""
     for steps, by_variant in compared.costs.items():
         for name, cost in by_variant.items():
@@ -124,11 +153,10 @@ def to_rows(compared: Comparison) -> Iterator[tuple]:
             yield name, "", steps, "", "temp_bytes", cost.temp_bytes, "", ""
 
 
-def figure(path: Path, compared: Comparison) -> None:
-    """Final CCC; cosine of first order to exact over training; time and memory against K."""
-    drawn = Figure(figsize=(10, 7), dpi=100, layout="constrained")
-    FigureCanvasAgg(drawn)
-    (scores, cosines), (times, memory) = drawn.subplots(2, 2)
+def comparison_figure(path: Path, compared: Comparison) -> None:
+    """Draws final CCC, cosine(first order, exact) over training, and time and memory by K."""
+    figure = new_figure(height=7)
+    (scores, cosines), (times, memory) = figure.subplots(2, 2)
     means = summary(compared)
     names = list(means)
     ccc = np.array([means[name][0] for name in names])
@@ -139,7 +167,7 @@ def figure(path: Path, compared: Comparison) -> None:
     scores.invert_yaxis()
     scores.set_title("adapted CCC on test, 95 %", fontsize=10)
     for name, results in compared.results.items():
-        series = [run_result.cosine for run_result in results.values()]
+        series = [run.cosine for run in results.values()]
         steps = sorted(set.intersection(*map(set, series)))
         cosines.plot(steps, [np.mean([s[step] for s in series]) for step in steps], label=name)
     cosines.set_title("cosine(first order, exact) over training", fontsize=10)
@@ -149,16 +177,12 @@ def figure(path: Path, compared: Comparison) -> None:
         (memory, "temp_bytes", MIB, "temporary memory, MiB"),
     ):
         for name in names:
-            found = {k: by[name] for k, by in compared.costs.items() if name in by}
-            axis.plot(list(found), [getattr(c, field) / unit for c in found.values()], marker="o")
+            costs = {k: by[name] for k, by in compared.costs.items() if name in by}
+            axis.plot(list(costs), [getattr(c, field) / unit for c in costs.values()], marker="o")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("inner steps")
-    drawn.legend(*cosines.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    for axis in drawn.axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(True, color="#EEEEEE", linewidth=0.8)
-    with atomic_write(path) as file:
-        drawn.savefig(file, format="png", metadata={"Software": None})
+    figure.legend(*cosines.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    save_plain(figure, path)
 
 
 def _cost_lines(compared: Comparison) -> list[str]:
@@ -186,9 +210,9 @@ def _cosine_lines(compared: Comparison) -> list[str]:
     lines = ["Cosine of the first-order to the exact meta-gradient, first and last measured:", ""]
     for name, results in compared.results.items():
         ends = [
-            (run_result.cosine[min(run_result.cosine)], run_result.cosine[max(run_result.cosine)])
-            for run_result in results.values()
-            if run_result.cosine
+            (run.cosine[min(run.cosine)], run.cosine[max(run.cosine)])
+            for run in results.values()
+            if run.cosine
         ]
         if ends:
             first, last = np.mean(ends, axis=0)

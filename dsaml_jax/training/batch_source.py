@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dsaml_jax.config.experiment import TaskConfig
-from dsaml_jax.data.corpus import Tables
+from dsaml_jax.data.tables import Tables
 from dsaml_jax.training.devices import replicate
 from dsaml_jax.training.step import draw_step
 

@@ -13,8 +13,9 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from dsaml_jax.data.fingerprint import Fingerprint, differences
+from dsaml_jax.data.fingerprint import Fingerprint
 from dsaml_jax.errors import UserError
+from dsaml_jax.runtime.differences import differences
 from dsaml_jax.runtime.files import cannot_write, storage_reason
 from dsaml_jax.training.state import TrainState
 

@@ -10,7 +10,7 @@ import jax
 
 from dsaml_jax.config.experiment import Experiment, TaskConfig
 from dsaml_jax.config.inner import InnerConfig
-from dsaml_jax.data.corpus import Tables
+from dsaml_jax.data.tables import Tables
 from dsaml_jax.errors import UserError
 from dsaml_jax.meta.diagnostics import Diagnosis, diagnose, scalars
 from dsaml_jax.model import DSAMLConfig

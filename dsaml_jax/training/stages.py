@@ -25,13 +25,13 @@ from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.data.fingerprint import fingerprint
 from dsaml_jax.data.tasks import check_tasks
 from dsaml_jax.errors import UserError
-from dsaml_jax.evaluation.eval_set import make_eval_set, make_predictor, predict_windows
 from dsaml_jax.evaluation.metrics import annotator_means, average, sequence_metrics
-from dsaml_jax.evaluation.windows import splice_windows
+from dsaml_jax.evaluation.predictor import make_predictor, predict_windows
+from dsaml_jax.evaluation.protocols import make_eval_set
 from dsaml_jax.meta.finite import Finite, nonfinite_message
 from dsaml_jax.model import MODULES, DSAMLConfig, initialize
 from dsaml_jax.model.weights import Weights
-from dsaml_jax.reports import figures
+from dsaml_jax.reports.learning import learning_curves
 from dsaml_jax.runtime.profiling import Profiler
 from dsaml_jax.training.batch_source import BatchSource, open_batch_source
 from dsaml_jax.training.checkpoints import Checkpoints
@@ -153,7 +153,7 @@ def train(
                     Profiler(workdir / "profile" / stage.name, profile_steps),
                 )
         for name in fitted:
-            figures.learning_curves(workdir / "figures" / f"learning_{name}.png", writer.read(name))
+            learning_curves(workdir / "figures" / f"learning_{name}.png", writer.read(name))
     return _trained({name: (each.state, each.metrics) for name, each in fitted.items()})
 
 
@@ -192,16 +192,21 @@ def validation(
 
     "selection", by which the best state is chosen, is the CCC after adapting.
     """
-    eval_set = make_eval_set(experiment, corpus, "validation")
+    eval_set = make_eval_set(
+        corpus,
+        experiment.evaluation,
+        support=experiment.tasks.support,
+        seed=experiment.seed,
+        source="validation",
+    )
     sequences = eval_set.sequences
     predict = make_predictor(experiment.model, inner, experiment.evaluation.chunk)
 
     def validate(state: TrainState) -> dict[str, float]:
         weights = first_replica(state.weights)
-        before = splice_windows(predict_windows(experiment.model, weights, eval_set), eval_set.plan)
+        before = eval_set.plan.splice(predict_windows(experiment.model, weights, eval_set))
         curves_by_method = {"population" if inner.steps == 0 else "unadapted": before}
-        if inner.steps:
-            assert eval_set.episodes is not None  # personal labels: check_tasks has passed
+        if inner.steps and eval_set.episodes is not None:
             curves_by_method["adapted"] = predict(weights, eval_set, eval_set.episodes.support)[0]
         metrics = {}
         for method, curves in curves_by_method.items():

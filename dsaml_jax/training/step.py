@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from dsaml_jax.config.experiment import TaskConfig
 from dsaml_jax.config.inner import InnerConfig
-from dsaml_jax.data.corpus import Tables
+from dsaml_jax.data.tables import Tables
 from dsaml_jax.data.tasks import Draw, draw_tasks
 from dsaml_jax.meta import MetaParams, Task, TaskResult, rates
 from dsaml_jax.meta.finite import finiteness

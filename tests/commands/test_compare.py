@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from dsaml_jax.commands.compare import Comparison, RunResult, compare, variants
+from dsaml_jax.commands.compare import compare, variants
 from dsaml_jax.commands.workdir import write_json
 from dsaml_jax.config.experiment import experiment_from_config
 from dsaml_jax.errors import UserError
 from dsaml_jax.meta.diagnostics import Cost
-from dsaml_jax.reports import comparison as comparison_report
+from dsaml_jax.reports.comparison import Comparison, RunResult, advice
 from tests import tiny
 
 FIXED = {"rates": "fixed", "rates_learning_rate": 0.0}
@@ -71,13 +71,13 @@ def test_advice_says_what_the_numbers_support():
         "reptile": run_result(0.20, -0.05),
     }
     cost = {4: {"exact": Cost(400, 2.0), "first": Cost(100, 1.0), "reptile": Cost(50, 0.5)}}
-    said = " ".join(comparison_report.advice(Comparison(results, cost)))
+    said = " ".join(advice(Comparison(results, cost)))
     assert "Highest adapted CCC: exact (0.300)" in said
-    assert "Not told apart from it by these annotators: first." in said
+    assert "Not distinguishable from it with these annotators: first." in said
     assert "interval above 0: exact." in said
-    assert "first is the fastest and first needs the least memory" in said
-    assert "do not tell meta-gradients apart" not in said
+    assert "first is the fastest at 4 inner steps and first needs the least memory" in said
+    assert "say nothing about meta-gradients" not in said
     results["first"] = {0: results["first"][0]._replace(chosen=0)}
-    said = " ".join(comparison_report.advice(Comparison(results, cost)))
-    assert "rows do not tell meta-gradients apart: first." in said
-    assert "exact is the fastest and exact needs the least memory" in said
+    said = " ".join(advice(Comparison(results, cost)))
+    assert "rows say nothing about meta-gradients: first." in said
+    assert "exact is the fastest at 4 inner steps and exact needs the least memory" in said

@@ -7,10 +7,11 @@ import pytest
 
 from configs import base
 from dsaml_jax.config.experiment import experiment_from_config
-from dsaml_jax.data.fingerprint import differences, fingerprint
+from dsaml_jax.data.fingerprint import fingerprint
 from dsaml_jax.data.loading import load_corpora, partition_of
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
+from dsaml_jax.runtime.differences import differences
 from tests import data_folders
 
 
@@ -51,14 +52,14 @@ def test_deam_trains_on_first_clips_and_tests_whole_songs(tmp_path):
 def test_a_fingerprint_stays_where_the_data_do_and_tells_what_has_changed(tmp_path):
     root = data_folders.deam(tmp_path / "deam")
 
-    def found(folder, where=root):
+    def fingerprint_of(folder, where=root):
         return fingerprint(load_corpora(experiment("deam", where, tmp_path / folder)))
 
-    before = found("prepared")
+    before = fingerprint_of("prepared")
     moved = root.rename(tmp_path / "elsewhere")
-    assert found("again", moved) == before
+    assert fingerprint_of("again", moved) == before
     data_folders.audio(moved / "DEAM_audio" / "MEMD_audio" / "2001.mp3", 50)  # was 51 s
-    assert [line.split()[0] for line in differences(before, found("again", moved))] == [
+    assert [line.split()[0] for line in differences(before, fingerprint_of("again", moved))] == [
         "test.content"
     ]
 
@@ -115,10 +116,10 @@ def test_people_of_the_makers_test_songs_leave_training(tmp_path):
         )
 
     splits = {"train": songs(1001, "a", "b", "both"), "test": songs(2001, "both", "z")}
-    found = partition_of(chosen, splits)
+    partition = partition_of(chosen.data, splits)
     people = {
         split: {rating.annotator_id for song in songs for rating in song.ratings}
-        for split, songs in found.songs.items()
+        for split, songs in partition.songs.items()
     }
     assert people["test"] == {"both", "z"} and "both" not in people["train"]
-    assert found.across["test", "train"] + found.across.get(("test", "validation"), 0) == 6
+    assert partition.across["test", "train"] + partition.across.get(("test", "validation"), 0) == 6

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsaml_jax.audio.features import SongFeatures
-from dsaml_jax.data.corpus import Scaling, build_corpus
+from dsaml_jax.data.corpus import build_corpus
 from dsaml_jax.data.loading import check_disjoint
+from dsaml_jax.data.scaling import Scaling
 from dsaml_jax.data.tasks import check_tasks, draw_tasks, fixed_episodes
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
@@ -135,7 +136,7 @@ def test_scaling_is_of_the_training_songs_and_leaves_no_constant():
     embedding = np.array(corpus.tables.embedding)
     embedding[:, 2] = 7.0
     corpus = dataclasses.replace(corpus, tables=corpus.tables._replace(embedding=embedding))
-    scaled = np.asarray(Scaling.of(corpus).apply(corpus).tables.embedding)
+    scaled = np.asarray(corpus.scaled(Scaling.of(embedding)).tables.embedding)
     np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(scaled.std(0), [1, 1, 0, 1, 1], atol=1e-5)
 
@@ -159,9 +160,9 @@ def test_bad_ratings_are_refused_by_name():
         song = Song("song 7", 10.0, 0.0, ratings)
         return build_corpus([song], [feature], segments=SEGMENTS, min_songs=1, source="here")
 
-    with pytest.raises(UserError, match="song 7 by annotator a is not a number at row 2"):
+    with pytest.raises(UserError, match="song 7 by annotator a is not a finite number in row 2"):
         build(Rating("a", broken))
-    with pytest.raises(UserError, match="annotator a rates song song 7 2 times"):
+    with pytest.raises(UserError, match="annotator a rated song song 7 2 times"):
         build(Rating("a", curve), Rating("a", curve))
     short = build(Rating("a", curve[:3]))
     np.testing.assert_array_equal(short.tables.valid, [[True, True, True, False]])
@@ -171,7 +172,7 @@ def test_what_cannot_be_drawn_is_refused():
     corpus = corpus_of({"a": [0, 1], "b": [0, 1, 2]})
     with pytest.raises(UserError, match="there are only 2"):
         check_tasks(corpus, meta_batch=3, support=1, source="here")
-    with pytest.raises(UserError, match=r"a has 2.*raise data.min_songs to 3"):
+    with pytest.raises(UserError, match=r"a rated 2.*raise data.min_songs to 3"):
         check_tasks(corpus, meta_batch=2, support=2, source="here")
     with pytest.raises(UserError, match="the most active rated 3"):
         corpus_of({"a": [0, 1], "b": [0, 1, 2]}, min_songs=4)

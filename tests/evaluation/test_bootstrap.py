@@ -11,46 +11,51 @@ from dsaml_jax.evaluation.bootstrap import Interval
 seeds = st.integers(0, 2**32 - 1)
 
 
+def interval(values, seed, **options):
+    """The interval of a single column [A]."""
+    return bootstrap.bootstrap_columns(values[:, None], seed, **options)[0]
+
+
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(0)
     columns = rng.normal(0.2, 1.0, (40, 600))
     intervals = bootstrap.bootstrap_columns(columns, seed=1, resamples=1000)
-    covered = np.mean([interval.low <= 0.2 <= interval.high for interval in intervals])
+    covered = np.mean([ends.low <= 0.2 <= ends.high for ends in intervals])
     # 0.95 less what a percentile interval of 40 annotators falls short; 3 sd of 600 trials.
     assert 0.91 < covered < 0.97
 
 
 def test_interval_agrees_with_the_normal_one_where_both_hold():
     values = np.random.default_rng(0).normal(0.3, 0.2, 400)
-    found = bootstrap.bootstrap(values, seed=0)
+    result = interval(values, seed=0)
     half = 1.96 * values.std() / 20
-    assert found.mean == pytest.approx(values.mean())
-    assert found.low == pytest.approx(values.mean() - half, abs=0.05 * half)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.05 * half)
+    assert result.mean == pytest.approx(values.mean())
+    assert result.low == pytest.approx(values.mean() - half, abs=0.05 * half)
+    assert result.high == pytest.approx(values.mean() + half, abs=0.05 * half)
 
 
 def test_pairing_removes_what_annotators_have_in_common():
     rng = np.random.default_rng(0)
     person, gain = rng.normal(0, 1, 30), rng.normal(0.05, 0.02, 30)
-    paired = bootstrap.paired_bootstrap(person + gain, person, seed=0)
+    paired = interval(person + gain - person, seed=0)
     assert paired.excludes_zero() and paired.low > 0
-    alone = bootstrap.bootstrap(person + gain, seed=0)
+    alone = interval(person + gain, seed=0)
     assert alone.high - alone.low > 10 * (paired.high - paired.low)
 
 
 @given(seeds, st.integers(2, 30))
 def test_identical_rows_differ_by_exactly_nothing(seed, people):
     values = np.random.default_rng(seed).normal(size=people)
-    found = bootstrap.paired_bootstrap(values, values.copy(), seed=seed, resamples=100)
-    assert found == Interval(0.0, 0.0, 0.0)
-    assert not found.excludes_zero()
+    result = interval(values - values.copy(), seed=seed, resamples=100)
+    assert result == Interval(0.0, 0.0, 0.0)
+    assert not result.excludes_zero()
 
 
 @given(seeds)
 def test_swapping_the_rows_mirrors_the_interval(seed):
     a, b = np.random.default_rng(seed).normal(size=(2, 9))
-    there = bootstrap.paired_bootstrap(a, b, seed=3, resamples=200)
-    back = bootstrap.paired_bootstrap(b, a, seed=3, resamples=200)
+    there = interval(a - b, seed=3, resamples=200)
+    back = interval(b - a, seed=3, resamples=200)
     assert (there.mean, there.low, there.high) == pytest.approx(
         (-back.mean, -back.high, -back.low), abs=1e-12
     )
@@ -63,38 +68,38 @@ def test_columns_equal_single_bootstraps_and_annotators_without_value_are_cut(se
     values = rng.normal(size=(8, 5))
     values[rng.random((8, 5)) < 0.3] = np.nan
     together = bootstrap.bootstrap_columns(values, seed=seed, resamples=50)
-    for column, found in zip(values.T, together, strict=True):
-        alone = bootstrap.bootstrap(column[~np.isnan(column)], seed=seed, resamples=50)
-        assert (found.mean is None) == np.isnan(column).all()
-        if found.low is None:
-            assert found == alone and (~np.isnan(column)).sum() < 2
+    for column, joint in zip(values.T, together, strict=True):
+        alone = interval(column[~np.isnan(column)], seed=seed, resamples=50)
+        assert (joint.mean is None) == np.isnan(column).all()
+        if joint.low is None:
+            assert joint == alone and (~np.isnan(column)).sum() < 2
         else:
             np.testing.assert_allclose(
-                [found.mean, found.low, found.high], [alone.mean, alone.low, alone.high]
+                [joint.mean, joint.low, joint.high], [alone.mean, alone.low, alone.high]
             )
 
 
 def test_draws_follow_the_seed_and_do_not_depend_on_memory(monkeypatch):
     values = np.random.default_rng(0).normal(size=12)
-    first = bootstrap.bootstrap(values, seed=0, resamples=500)
-    assert first == bootstrap.bootstrap(values, seed=0, resamples=500)
-    assert first != bootstrap.bootstrap(values, seed=1, resamples=500)
+    first = interval(values, seed=0, resamples=500)
+    assert first == interval(values, seed=0, resamples=500)
+    assert first != interval(values, seed=1, resamples=500)
     monkeypatch.setattr(bootstrap, "_CHUNK", 60)
-    assert bootstrap.bootstrap(values, seed=0, resamples=500) == first
+    assert interval(values, seed=0, resamples=500) == first
 
 
 def test_too_few_annotators_have_no_interval():
     nobody, one = np.array([np.nan, np.nan]), np.array([np.nan, 0.4])
-    assert bootstrap.bootstrap(nobody, seed=0) == Interval(None, None, None)
-    assert bootstrap.bootstrap(np.zeros(0), seed=0) == Interval(None, None, None)
-    assert bootstrap.bootstrap(one, seed=0) == Interval(0.4, None, None)
-    assert bootstrap.paired_bootstrap(one, np.array([1.0, 0.1]), seed=0).mean == pytest.approx(0.3)
-    assert not bootstrap.bootstrap(one, seed=0).excludes_zero()
+    assert interval(nobody, seed=0) == Interval(None, None, None)
+    assert interval(np.zeros(0), seed=0) == Interval(None, None, None)
+    assert interval(one, seed=0) == Interval(0.4, None, None)
+    assert interval(one - np.array([1.0, 0.1]), seed=0).mean == pytest.approx(0.3)
+    assert not interval(one, seed=0).excludes_zero()
 
 
 def test_wider_levels_give_wider_intervals():
     values = np.random.default_rng(0).normal(size=20)
-    narrow, wide = (bootstrap.bootstrap(values, seed=0, level=level) for level in (0.5, 0.99))
+    narrow, wide = (interval(values, seed=0, level=level) for level in (0.5, 0.99))
     assert wide.low < narrow.low < narrow.high < wide.high
     with pytest.raises(ValueError, match="level is 95"):
-        bootstrap.bootstrap(values, seed=0, level=95)
+        interval(values, seed=0, level=95)

@@ -1,4 +1,4 @@
-"""Trials: whole songs from windows, both protocols, and the ceiling of disagreement."""
+"""Evaluation sets: whole songs from windows, both protocols, and the ceiling of disagreement."""
 
 import dataclasses
 
@@ -12,21 +12,17 @@ from dsaml_jax.data.corpus import build_corpus
 from dsaml_jax.data.tasks import fixed_episodes, same_song_episodes
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.evaluation import eval_set as eval_set_module
+from dsaml_jax.evaluation import predictor
 from dsaml_jax.evaluation.consensus import consensus_curves
-from dsaml_jax.evaluation.eval_set import (
-    EvalSet,
-    Weights,
-    make_eval_set,
-    make_predictor,
-    predict_windows,
-)
 from dsaml_jax.evaluation.methods import support_error
+from dsaml_jax.evaluation.predictor import make_predictor, predict_windows
+from dsaml_jax.evaluation.protocols import EvalSet, make_eval_set
 from dsaml_jax.evaluation.sequences import episode_sequences, song_sequences
-from dsaml_jax.evaluation.splicing import predict_song
-from dsaml_jax.evaluation.windows import episode_windows, splice_windows, window_inputs, window_plan
+from dsaml_jax.evaluation.splicing import song_windows, splice
+from dsaml_jax.evaluation.windows import episode_windows, window_inputs, window_plan
 from dsaml_jax.meta import MetaParams
 from dsaml_jax.model import initialize
+from dsaml_jax.model.weights import Weights
 from tests import tiny
 
 S, HOPS = 12, (5, 1)
@@ -73,42 +69,40 @@ def corpus_of(whole_songs=True, labels="personal", **changes):
     )
 
 
-def trial_of(corpus, sequences, episodes=None):
+def eval_set_of(corpus, sequences, episodes=None):
     return EvalSet(
         corpus, episodes, sequences, window_inputs(corpus), window_plan(corpus, sequences, HOPS)
     )
 
 
 def listen(log_mel, embedding):
-    """Stands for a model: what it says of a segment depends on the segment and on the window."""
-    each = np.stack([log_mel.mean((-2, -1)), log_mel.max((-2, -1))], -1)
-    return each * np.arange(1, S + 1)[:, None] + embedding[..., :1, None]
+    """A stand-in for a model, whose output depends on the segment and on the window."""
+    values = np.stack([log_mel.mean((-2, -1)), log_mel.max((-2, -1))], -1)
+    return values * np.arange(1, S + 1)[:, None] + embedding[..., :1, None]
 
 
-def test_whole_songs_are_read_as_predict_song_reads_them():
+def test_whole_songs_are_read_as_song_windows_reads_each():
     corpus = corpus_of()
-    eval_set = trial_of(corpus, song_sequences(corpus))
+    eval_set = eval_set_of(corpus, song_sequences(corpus))
     log_mel, embedding = eval_set.clips(np.arange(len(eval_set.plan.at)))
-    curves = splice_windows(listen(np.asarray(log_mel), np.asarray(embedding)), eval_set.plan)
+    curves = eval_set.plan.splice(listen(np.asarray(log_mel), np.asarray(embedding)))
     assert curves.shape == (12, max(LENGTHS), 2)
     for m, song in enumerate(eval_set.sequences.song):
         features = corpus.features[song]
         length = len(features.log_mel)
 
-        def window(log_mel, embedding):
-            return listen(log_mel, embedding[:, 0])
-
-        # predict_song takes an embedding a segment: that of the embedded window nearest to it.
-        nearest = np.abs(features.starts[:, None] - np.arange(length)).argmin(0)
-        whole = predict_song(
-            window, features.log_mel, features.embeddings[nearest], window=S, hops=HOPS
-        )
+        plan = song_windows(length, S, HOPS)
+        windows = features.log_mel[plan.starts[:, None] + np.arange(S)]
+        # The embedding of a window is that of the embedded window nearest to its start.
+        nearest = np.abs(features.starts[:, None] - plan.starts).argmin(0)
+        window_curves = listen(windows, features.embeddings[nearest])
+        whole = splice(window_curves, plan.window, plan.position)
         np.testing.assert_allclose(curves[m, :length], whole, rtol=1e-5, atol=1e-5)
 
 
 def test_first_clips_are_one_window_each():
     corpus = corpus_of(whole_songs=False)
-    eval_set = trial_of(corpus, song_sequences(corpus))
+    eval_set = eval_set_of(corpus, song_sequences(corpus))
     assert eval_set.plan.at.tolist() == [0, S, 2 * S, 3 * S]
     assert eval_set.sequences.curve.shape == (12, S, 2)
     np.testing.assert_array_equal(eval_set.plan.position[0, :, 0], np.arange(S))
@@ -156,9 +150,9 @@ def test_windows_by_episode_give_the_same_curves():
     plan = window_plan(corpus, sequences, HOPS)
     windows = np.random.default_rng(0).normal(size=(len(plan.at), S, 2))
     needed, local = episode_windows(plan, sequences, len(episodes.annotator))
-    curves = splice_windows(windows, plan)
+    curves = plan.splice(windows)
     for m, episode in enumerate(sequences.episode):
-        mine = windows[needed[episode]][local[m], plan.position[m], np.arange(2)]
+        mine = splice(windows[needed[episode]], local[m], plan.position[m])
         valid = sequences.valid[m]
         np.testing.assert_array_equal(mine[valid], curves[m][valid])
 
@@ -173,7 +167,7 @@ def test_consensus_is_the_mean_of_the_others():
     )
     sequences = song_sequences(corpus)
     fallback = np.array([9.0, 8.0])
-    curves, alone = consensus_curves(corpus, sequences, fallback)
+    curves, segments_without_other_raters = consensus_curves(corpus, sequences, fallback)
     by_name = [{r.annotator_id: r.curve for r in song.ratings} for song in songs]
     first = [m for m in range(12) if sequences.song[m] == 0]
     b, c = (by_name[0][name] for name in "bc")
@@ -183,7 +177,7 @@ def test_consensus_is_the_mean_of_the_others():
     np.testing.assert_allclose(curves[of_a, 22:28], b[22:28], rtol=1e-6)
     np.testing.assert_array_equal(curves[of_a, 28:31], [fallback] * 3)
     # Where "a" alone rates on: the last three segments of every long song, two of the short one.
-    assert alone == 3 + 2 + 3 + 3
+    assert segments_without_other_raters == 3 + 2 + 3 + 3
 
 
 @pytest.fixture(scope="module")
@@ -199,15 +193,26 @@ def small():
     return experiment, weights, corpus_of(image=image)
 
 
+def eval_set_by(experiment, corpus, protocol):
+    return make_eval_set(
+        corpus,
+        experiment.evaluation,
+        support=experiment.tasks.support,
+        seed=experiment.seed,
+        source="test",
+        protocol=protocol,
+    )
+
+
 @pytest.mark.parametrize("protocol", ["cross_song", "same_song"])
 def test_adapting_by_no_step_predicts_what_the_model_does(small, protocol):
     """Chunks, rounds of windows and gathering change nothing: K = 0 equals one set of weights."""
     experiment, weights, corpus = small
-    eval_set = make_eval_set(experiment, corpus, "test", protocol)
+    eval_set = eval_set_by(experiment, corpus, protocol)
     still = experiment.inner.without_steps()
     predict = make_predictor(experiment.model, still, chunk=4)
     curves, losses = predict(weights, eval_set, eval_set.episodes.support)
-    plain = splice_windows(predict_windows(experiment.model, weights, eval_set), eval_set.plan)
+    plain = eval_set.plan.splice(predict_windows(experiment.model, weights, eval_set))
     assert losses.shape == (len(eval_set.episodes.annotator), 1)
     valid = eval_set.sequences.valid
     np.testing.assert_allclose(curves[valid], plain[valid], rtol=1e-4, atol=1e-5)
@@ -217,7 +222,10 @@ def test_adapting_by_no_step_predicts_what_the_model_does(small, protocol):
         song = int(corpus.tables.song_of[rating])
         expected = (corpus.curve[rating, :S] - window_predictions[song]).mean(0)
         np.testing.assert_allclose(
-            support_error(window_predictions, eval_set)[0], expected, rtol=1e-5, atol=1e-6
+            support_error(window_predictions, corpus.tables, eval_set.episodes.support)[0],
+            expected,
+            rtol=1e-5,
+            atol=1e-6,
         )
 
 
@@ -226,11 +234,11 @@ def test_encoding_once_for_all_heads_changes_nothing(small, monkeypatch):
     inner = dataclasses.replace(
         experiment.inner, adapt="predictor/output", rates="fixed", rates_learning_rate=0.0
     )
-    eval_set = make_eval_set(experiment, corpus, "test")
+    eval_set = eval_set_by(experiment, corpus, "cross_song")
     once, losses = make_predictor(experiment.model, inner, 4)(
         weights, eval_set, eval_set.episodes.support
     )
-    monkeypatch.setattr(eval_set_module, "_FEATURE_BYTES", 0)
+    monkeypatch.setattr(predictor, "_FEATURE_BYTES", 0)
     anew, _ = make_predictor(experiment.model, inner, 4)(
         weights, eval_set, eval_set.episodes.support
     )

@@ -1,4 +1,4 @@
-"""The table of an experiment: what it counts, what it subtracts, how it reads."""
+"""Scores of all methods: what is counted, what is subtracted, and how the tables read."""
 
 import json
 
@@ -7,7 +7,8 @@ import pytest
 
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation import metrics
-from dsaml_jax.evaluation import results as results_module
+from dsaml_jax.evaluation.results import score_methods
+from dsaml_jax.reports.tables import intervals_table, results_table
 
 
 def experiment(annotators=12, songs=3, length=40):
@@ -28,13 +29,13 @@ def experiment(annotators=12, songs=3, length=40):
 
 @pytest.fixture(scope="module")
 def results():
-    return results_module.score_methods(**experiment(), seed=0, resamples=1000)
+    return score_methods(**experiment(), seed=0, resamples=1000)
 
 
 def test_results_survive_json_without_nan(results):
     text = json.dumps(results.to_json(), allow_nan=False)
-    assert results_module.Results.from_json(json.loads(text)) == results
     content = json.loads(text)
+    assert content == results.to_json()
     assert set(content["differences"]["population"]["ccc_valence"]) == {"mean", "low", "high"}
     assert set(content["rows"]["constant"]) == set(metrics.METRIC_NAMES)
     assert set(content["differences"]) == set(content["rows"]) - {"adapted"}
@@ -69,21 +70,21 @@ def test_flat_ratings_are_counted_alike_for_every_row(results):
 
 def test_an_annotator_with_flat_ratings_only_is_left_out_and_counted():
     given = experiment(songs=1)
-    found = results_module.score_methods(**given, seed=0, resamples=100)
-    assert found.left_out["adapted"]["ccc_arousal"] == 1
-    assert found.left_out["adapted"]["ccc"] == 2
+    scored = score_methods(**given, seed=0, resamples=100)
+    assert scored.left_out["adapted"]["ccc_arousal"] == 1
+    assert scored.left_out["adapted"]["ccc"] == 2
     rest = {key: given[key][2:] for key in ("target", "valid", "annotator_index")}
     rest["predictions"] = {row: curves[2:] for row, curves in given["predictions"].items()}
-    without = results_module.score_methods(**rest, seed=0, resamples=100)
-    assert found.rows["adapted"]["ccc"] == pytest.approx(without.rows["adapted"]["ccc"])
-    assert found.differences["population"]["ccc"] == without.differences["population"]["ccc"]
-    assert (
-        "all rows: CCC 3 curves, 2 annotators; PCC 3 curves, 2 annotators." in found.to_markdown()
+    without = score_methods(**rest, seed=0, resamples=100)
+    assert scored.rows["adapted"]["ccc"] == pytest.approx(without.rows["adapted"]["ccc"])
+    assert scored.differences["population"]["ccc"] == without.differences["population"]["ccc"]
+    assert "all rows: CCC 3 curves, 2 annotators; PCC 3 curves, 2 annotators." in results_table(
+        scored
     )
 
 
 def test_table_has_a_line_a_row_in_order_and_says_which_way_is_better(results):
-    lines = results.to_markdown().splitlines()
+    lines = results_table(results).splitlines()
     names = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
     assert names[0] == "row"
     assert names[2:] == ["constant", "population", "adapted", "oracle", "extra"]
@@ -92,66 +93,64 @@ def test_table_has_a_line_a_row_in_order_and_says_which_way_is_better(results):
     interval = results.differences["population"]["ccc"]
     assert f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}] *" in population
     assert "RMSE: lower is better" in lines[-3]
-    reversed_order = results.to_markdown(order=["oracle", "adapted"])
+    reversed_order = results_table(results, order=["oracle", "adapted"])
     assert reversed_order.index("\n| oracle") < reversed_order.index("\n| adapted ")
 
 
 def test_songs_can_be_the_unit_and_any_row_the_reference():
     given = experiment()
     given["predictions"].pop("adapted")
-    found = results_module.score_methods(
-        **given, seed=0, resamples=100, unit="songs", reference="population"
-    )
-    assert found.counts == {"songs": 12, "sequences": 36}
-    assert set(found.differences) == {"constant", "oracle", "extra"}
-    expected = found.rows["population"]["ccc"] - found.rows["oracle"]["ccc"]
-    assert found.differences["oracle"]["ccc"].mean == pytest.approx(expected)
-    text = found.to_markdown()
+    scored = score_methods(**given, seed=0, resamples=100, unit="songs", reference="population")
+    assert scored.counts == {"songs": 12, "sequences": 36}
+    assert set(scored.differences) == {"constant", "oracle", "extra"}
+    expected = scored.rows["population"]["ccc"] - scored.rows["oracle"]["ccc"]
+    assert scored.differences["oracle"]["ccc"].mean == pytest.approx(expected)
+    text = results_table(scored)
     assert "Means over 12 songs" in text and "population − row, CCC" in text
     assert "annotators" not in text and "adapted" not in text
 
 
 def test_the_means_have_a_table_of_their_intervals(results):
-    lines = results.intervals_to_markdown(["oracle"]).splitlines()
+    lines = intervals_table(results, ["oracle"]).splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:4]] == [
         "row",
         "CCC, arousal",
         "CCC, valence",
     ]
-    found = results.intervals["oracle"]["ccc_arousal"]
+    scored = results.intervals["oracle"]["ccc_arousal"]
     assert lines[2].startswith(
-        f"| oracle     | {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        f"| oracle     | {scored.mean:.3f} [{scored.low:.3f}, {scored.high:.3f}]"
     )
     assert len(lines) == 2 + len(results.rows) and len({len(line) for line in lines}) == 1
 
 
 def test_one_annotator_has_means_and_no_interval():
     given = experiment(annotators=1, songs=4)
-    found = results_module.score_methods(**given, seed=0, resamples=100)
-    interval = found.differences["population"]["ccc"]
+    scored = score_methods(**given, seed=0, resamples=100)
+    interval = scored.differences["population"]["ccc"]
     assert interval.mean is not None and interval.low is None and interval.high is None
-    assert "[-]" in found.to_markdown()
-    assert json.loads(json.dumps(found.to_json()))["differences"]["constant"]["ccc"]["low"] is None
+    assert "[-]" in results_table(scored)
+    assert json.loads(json.dumps(scored.to_json()))["differences"]["constant"]["ccc"]["low"] is None
 
 
 def test_nothing_defined_is_a_dash():
     given = experiment(annotators=2, songs=1)
     given["target"][:] = 0.1
-    found = results_module.score_methods(**given, seed=0, resamples=100)
-    assert found.rows["adapted"]["ccc"] is None
-    assert "| adapted    |   - |   - | " in found.to_markdown()
+    scored = score_methods(**given, seed=0, resamples=100)
+    assert scored.rows["adapted"]["ccc"] is None
+    assert "| adapted    |   - |   - | " in results_table(scored)
 
 
 def test_rows_without_adapted_are_scored_without_differences():
     given = experiment()
     del given["predictions"]["adapted"]
-    found = results_module.score_methods(**given, seed=0, resamples=100)
-    assert found.differences == {} and len(found.rows) == 4
-    assert "adapted" not in found.to_markdown()
+    scored = score_methods(**given, seed=0, resamples=100)
+    assert scored.differences == {} and len(scored.rows) == 4
+    assert "adapted" not in results_table(scored)
 
 
 def test_a_diverged_row_is_refused_by_name():
     given = experiment()
     given["predictions"]["adapted"][5, 0] = np.nan
     with pytest.raises(UserError, match=r"The adapted predictions of 1 of 36 sequences"):
-        results_module.score_methods(**given, seed=0)
+        score_methods(**given, seed=0)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation import splicing
+from dsaml_jax.evaluation.windows import map_windows
 
 
 @st.composite
@@ -74,69 +75,64 @@ def test_the_releases_plan_of_the_golden_song():
     assert start[60:].tolist() == [6] * 5 + [10] * 5
 
 
+def predict(model, log_mel, window, hops, batch):
+    """The curve of one song by a model of windows [W, S, ...]."""
+    plan = splicing.song_windows(len(log_mel), window, hops)
+    segments = plan.starts[:, None] + np.arange(min(window, len(log_mel)))
+    curves = map_windows(lambda rows: model(log_mel[segments[rows]]), len(plan.starts), batch)
+    return splicing.splice(curves, plan.window, plan.position)
+
+
 @given(plans(), st.integers(1, 9), st.integers(0, 2**32 - 1))
-def test_predict_song_equals_running_every_window(plan, batch, seed):
+def test_song_windows_equal_running_every_window(plan, batch, seed):
     length, window, hop = plan
     rng = np.random.default_rng(seed)
-    log_mel, embedding = rng.normal(size=(length, 2, 3)), rng.normal(size=(1, 4))
+    log_mel, embedding = rng.normal(size=(length, 2, 3)), rng.normal(size=4)
     calls = []
 
-    def model(windows, embeddings):
-        calls.append((windows.shape, embeddings.shape))
+    def model(windows):
+        calls.append(windows.shape)
         means = windows.mean(axis=(2, 3))
         context = np.cumsum(means, axis=1) + means.mean(axis=1, keepdims=True)
-        return np.stack([context, context * embeddings.sum(axis=2)], axis=-1)
+        return np.stack([context, context * embedding.sum()], axis=-1)
 
     hops = (hop, 1)
-    found = splicing.predict_song(model, log_mel, embedding, window, hops, batch)
+    curve = predict(model, log_mel, window, hops, batch)
     size = min(window, length)
-    assert set(calls) == {((batch, size, 2, 3), (batch, 1, 4))}
+    assert set(calls) == {(batch, size, 2, 3)}
     used = {start for h in hops for start, _ in spliced_by_hand(length, window, h)}
     assert len(calls) == -(-len(used) // batch)
     for dimension, h in enumerate(hops):
         expected = [
-            model(log_mel[None, start : start + size], embedding[None])[0, position, dimension]
+            model(log_mel[None, start : start + size])[0, position, dimension]
             for start, position in spliced_by_hand(length, window, h)
         ]
-        np.testing.assert_allclose(found[:, dimension], expected, atol=1e-12)
+        np.testing.assert_allclose(curve[:, dimension], expected, atol=1e-12)
 
 
 def test_a_model_without_context_gives_back_the_song():
-    curve = np.random.default_rng(0).normal(size=(77, 2))
+    song = np.random.default_rng(0).normal(size=(77, 2))
     seen = []
 
-    def model(windows, embeddings):
+    def model(windows):
         seen.extend(windows[:, 0, 0, 0])
         return windows[:, :, 0]
 
-    found = splicing.predict_song(model, curve[:, None], np.zeros((1, 1)), hops=(20, 5), batch=4)
-    np.testing.assert_array_equal(found, curve)
-    assert set(seen) == {curve[start, 0] for start in (0, 5, 10, 15, 17)}
+    curve = predict(model, song[:, None], 60, (20, 5), batch=4)
+    np.testing.assert_array_equal(curve, song)
+    assert set(seen) == {song[start, 0] for start in (0, 5, 10, 15, 17)}
 
 
-def test_embeddings_of_segments_are_cut_like_the_spectrograms():
-    length = 20
-    log_mel = np.arange(length, dtype=float)[:, None, None]
-    embedding = np.arange(length, dtype=float)[:, None]
-
-    def model(windows, embeddings):
-        np.testing.assert_array_equal(windows[..., 0], embeddings)
-        return np.concatenate([embeddings, -embeddings], axis=-1)
-
-    found = splicing.predict_song(model, log_mel, embedding, window=6, hops=(4, 1), batch=3)
-    np.testing.assert_array_equal(found, np.arange(length)[:, None] * [1, -1])
+def test_windows_are_listed_once_in_order():
+    plan = splicing.song_windows(20, 6, (4, 1))
+    np.testing.assert_array_equal(plan.starts, np.arange(15))
+    np.testing.assert_array_equal(
+        plan.starts[plan.window] + plan.position, np.arange(20)[:, None] * [1, 1]
+    )
 
 
 def test_bad_songs_and_hops_are_refused():
-    def never(windows, embeddings):
-        raise AssertionError("no window is to be run")
-
     with pytest.raises(UserError, match="no segment"):
-        splicing.predict_song(never, np.zeros((0, 2, 3)), np.zeros((1, 4)))
-    with pytest.raises(UserError, match="8 segments and 3 embeddings"):
-        splicing.predict_song(never, np.zeros((8, 2, 3)), np.zeros((3, 4)))
+        splicing.song_windows(0, 60)
     with pytest.raises(UserError, match="hop is 61"):
-        splicing.predict_song(never, np.zeros((80, 2, 3)), np.zeros((1, 4)), hops=(61, 1))
-    with pytest.raises(ValueError, match="windows are missing"):
-        plans = [splicing.splice_plan(77, 60, 5)] * 2
-        splicing.splice(np.zeros((2, 60, 2)), np.array([0, 5]), plans)
+        splicing.song_windows(80, 60, (61, 1))

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from dsaml_jax import DSAML
-from dsaml_jax.evaluation.splicing import predict_song, released_splice_plan
+from dsaml_jax.evaluation.splicing import released_splice_plan, song_windows, splice
 from dsaml_jax.meta import InnerLoop, MetaParams, Task, Unrolled
 from dsaml_jax.model.objective import dsaml_loss, dsaml_problem
 from tests.golden_numbers import SETS, Golden, relative_error
@@ -79,15 +79,13 @@ def test_parity_of_meta_gradients(golden, estimator):
 def test_parity_of_a_long_song(golden):
     config, variables = golden.config("running"), golden.variables("running")
     long = golden.batch("long", None)
-    window = golden.arrays["query/log_mel"].shape[1]
+    size = golden.arrays["query/log_mel"].shape[1]
     apply = jax.jit(lambda *inputs: DSAML(config).apply(variables, *inputs).curve)
-    curve = predict_song(
-        lambda log_mel, embedding: apply(log_mel, embedding[:, 0]),
-        np.asarray(long.log_mel[0]),
-        np.asarray(long.embedding[:1]),
-        window=window,
-        plan=released_splice_plan,
-    )
+    log_mel, embedding = np.asarray(long.log_mel[0]), np.asarray(long.embedding[:1])
+    plan = song_windows(len(log_mel), size, plan=released_splice_plan)
+    windows = log_mel[plan.starts[:, None] + np.arange(size)]
+    curves = np.asarray(apply(windows, np.repeat(embedding, len(windows), axis=0)))
+    curve = splice(curves, plan.window, plan.position)
     for i, name in enumerate(("arousal", "valence")):
         error = relative_error(curve[:, i], golden.arrays[f"slide_eval/{name}"][0])
         assert error <= TOLERANCE[golden.dtype]

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from dsaml_jax.reports import figures
+from dsaml_jax.reports import style
+from dsaml_jax.reports.data_set import data_figure
+from dsaml_jax.reports.learning import inner_loop_figure, learning_curves, smooth
+from dsaml_jax.reports.listeners import ListenerCurves, listener_figure
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +36,7 @@ def shows(pixels, color):
 def listener(seed, length=60, **more):
     rng = np.random.default_rng(seed)
     rating, population, adapted, control = np.cumsum(rng.normal(0, 0.05, (4, length, 2)), axis=1)
-    return figures.ListenerCurves(
+    return ListenerCurves(
         **{"listener_id": f"{seed}", "song_id": "2001", "rating": rating, "population": population}
         | {"adapted": adapted, "control": control}
         | more
@@ -43,9 +46,9 @@ def listener(seed, length=60, **more):
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_listener_figure(tmp_path, count):
     path = tmp_path / "listeners.png"
-    figures.listener_figure(path, [listener(seed) for seed in range(count)])
+    listener_figure(path, [listener(seed) for seed in range(count)])
     pixels = check(path)
-    for color in (figures.BLACK, figures.SKY, figures.ORANGE, figures.GREEN):
+    for color in (style.BLACK, style.SKY, style.ORANGE, style.GREEN):
         assert shows(pixels, color)
 
 
@@ -55,15 +58,15 @@ def test_listener_figure_without_control_with_gaps_flat_ratings_and_long_ids(tmp
     curves.rating[~valid] = np.nan
     flat = listener(1, 60, rating=np.full((60, 2), 0.2), control=None)
     path = tmp_path / "listeners.png"
-    figures.listener_figure(path, [curves, flat])
-    assert not shows(check(path), figures.GREEN)
+    listener_figure(path, [curves, flat])
+    assert not shows(check(path), style.GREEN)
 
 
 def test_listener_figure_where_nobody_is_adapted_to(tmp_path):
     path = tmp_path / "songs.png"
-    figures.listener_figure(path, [listener(0, adapted=None, control=None)])
+    listener_figure(path, [listener(0, adapted=None, control=None)])
     pixels = check(path)
-    assert shows(pixels, figures.SKY) and not shows(pixels, figures.ORANGE)
+    assert shows(pixels, style.SKY) and not shows(pixels, style.ORANGE)
 
 
 def test_learning_curves_read_the_log_and_pass_over_gaps(tmp_path):
@@ -79,38 +82,38 @@ def test_learning_curves_read_the_log_and_pass_over_gaps(tmp_path):
     ]
     history += [{"step": 50, "validation/my own row/ccc": 0.2, "validation/adapted/rmse": 0.1}]
     path = tmp_path / "learning.png"
-    figures.learning_curves(path, history)
+    learning_curves(path, history)
     pixels = check(path)
-    assert shows(pixels, figures.ORANGE) and shows(pixels, figures.BLUE)
+    assert shows(pixels, style.ORANGE) and shows(pixels, style.BLUE)
 
 
 def test_learning_curves_of_a_run_that_just_began(tmp_path):
     for number, history in enumerate([[], [{"step": 0, "train/loss": 1.0}]]):
         path = tmp_path / f"{number}.png"
-        figures.learning_curves(path, history)
+        learning_curves(path, history)
         check(path)
 
 
 def test_smoothing_keeps_constants_and_straight_lines_inside():
-    np.testing.assert_allclose(figures._smooth(np.full(100, 0.3)), 0.3)
+    np.testing.assert_allclose(smooth(np.full(100, 0.3)), 0.3)
     line = np.arange(100.0)
-    np.testing.assert_allclose(figures._smooth(line)[10:-10], line[10:-10])
-    assert len(figures._smooth(np.zeros(0))) == 0
+    np.testing.assert_allclose(smooth(line)[10:-10], line[10:-10])
+    assert len(smooth(np.zeros(0))) == 0
 
 
 def test_inner_loop_figure(tmp_path):
     losses = np.exp(-np.arange(9) / 3) * np.random.default_rng(0).uniform(0.5, 1.5, (20, 1))
     path = tmp_path / "inner.png"
-    figures.inner_loop_figure(path, losses)
-    assert not shows(check(path), figures.ORANGE)
-    figures.inner_loop_figure(path, losses, losses + 0.4)
-    assert shows(check(path), figures.ORANGE)
+    inner_loop_figure(path, losses)
+    assert not shows(check(path), style.ORANGE)
+    inner_loop_figure(path, losses, losses + 0.4)
+    assert shows(check(path), style.ORANGE)
 
 
 def test_the_same_curves_give_the_same_file(tmp_path):
     paths = [tmp_path / name for name in ("a.png", "b.png")]
     for path in paths:
-        figures.listener_figure(path, [listener(0)])
+        listener_figure(path, [listener(0)])
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
@@ -118,11 +121,11 @@ def test_data_figure_draws_what_there_is(tmp_path):
     rng = np.random.default_rng(0)
     values = {"people": rng.uniform(-1, 1, (500, 2)), "average": rng.uniform(-0.3, 0.3, (90, 2))}
     path = tmp_path / "data.png"
-    figures.data_figure(path, values, [3, 4, 4, 9], [1, 2, 300])
+    data_figure(path, values, [3, 4, 4, 9], [1, 2, 300])
     pixels = check(path)
-    assert all(shows(pixels, color) for color in (figures.BLUE, figures.ORANGE, figures.GREEN))
+    assert all(shows(pixels, color) for color in (style.BLUE, style.ORANGE, style.GREEN))
     nobody = {"people": np.zeros((0, 2)), "average": values["average"]}
-    figures.data_figure(path, nobody, [], [])
+    data_figure(path, nobody, [], [])
     pixels = check(path)
-    assert shows(pixels, figures.ORANGE)
-    assert not shows(pixels, figures.BLUE) and not shows(pixels, figures.GREEN)
+    assert shows(pixels, style.ORANGE)
+    assert not shows(pixels, style.BLUE) and not shows(pixels, style.GREEN)
