@@ -207,7 +207,7 @@ def to_text(found: dict[str, Any], work: Work) -> str:
         f"meta-batch computed at once is {memory['largest_meta_batch_at_once']} ({most} tasks a "
         f"device, {si(memory['bytes_per_task_at_once'])}B each, a line through programs "
         f"compiled for 2 and 4; off by {100 * memory['estimate_is_off_by']:+.0f} % for this config)"
-        + (f"; with tasks.at_once={most} or less, any meta-batch fits." if most else ".")
+        + (f"; with tasks.tasks_per_device={most} or less, any meta-batch fits." if most else ".")
     )
     return "\n".join(lines)
 

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dsaml_jax.config.estimators import ImplicitConfig
 from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.corpus import Tables
 from dsaml_jax.data.loading import load_corpora
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.eval_set import Weights
-from dsaml_jax.meta import ENGINES, Engine, Estimator, Implicit, MetaParams, Reptile, Unrolled
+from dsaml_jax.meta import ENGINES, Engine, Estimator, MetaParams, Reptile, Unrolled
 from dsaml_jax.meta.diagnostics import Cost, Diagnosis, Measured, measure, scalars, similarity
 from dsaml_jax.model.objective import dsaml_problem
 from dsaml_jax.reports import figures
@@ -102,8 +103,8 @@ def estimators(experiment: Experiment) -> dict[str, Estimator]:
     found["first order"] = Unrolled(0)
     if inner.rates == "fixed":
         found["reptile"] = Reptile()
-        if inner.proximal:
-            found["implicit"] = Implicit(inner.solver_steps)
+        if isinstance(inner.estimator, ImplicitConfig):
+            found["implicit"] = inner.estimator.build()
     return found
 
 

@@ -237,7 +237,7 @@ def _explanation(tasks: TaskConfig, corpus: Corpus, stage: Stage, key: jax.Array
         drawn = drawn_annotators(tasks, corpus.tables, key, step - 1)
         return nonfinite_message(
             finite,
-            estimator=stage.inner.estimator,
+            estimator=stage.inner.estimator.name,
             step=step,
             order=MODULES,
             names=[f"annotator {corpus.annotator_ids[i]}" for i in drawn],
