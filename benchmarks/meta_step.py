@@ -19,6 +19,7 @@ from benchmarks import machine, process
 from benchmarks.output import add_json_flag, tell
 from benchmarks.problem import Problem, from_flags, parser, random_songs
 from configs import base
+from dsaml_jax.config.estimators import EngineConfig, FirstOrderConfig, SecondOrderConfig
 from dsaml_jax.config.experiment import TaskConfig, experiment_from_config
 from dsaml_jax.config.inner import outer_optimizer
 from dsaml_jax.config.optimizers import OptimizerConfig
@@ -57,12 +58,15 @@ class Timed:
         )
         self.tables = tables(problem)
         self.key = jax.random.key(0)
+        estimator = {
+            "first_order": FirstOrderConfig(),
+            "second_order": SecondOrderConfig(engine=EngineConfig(problem.engine)),
+        }[problem.estimator]
         inner = dataclasses.replace(
             experiment_from_config(base.get_config().to_dict()).inner,
             steps=problem.inner_steps,
             optimizer=OptimizerConfig("sgd", {"learning_rate": problem.inner_rate}),
-            estimator=problem.estimator,
-            engine=problem.engine,
+            estimator=estimator,
         )
         outer = outer_optimizer(OptimizerConfig("adam", {"learning_rate": OUTER_RATE}), 0.0, inner)
         image = (problem.frames, problem.bands)

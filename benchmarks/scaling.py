@@ -101,7 +101,7 @@ def main() -> None:
 
     config = base.get_config()
     config.tasks.tasks_per_device = given.tasks_per_device
-    config.inner.estimator = given.estimator
+    config.inner.estimator = base.estimator(given.estimator)
     config.model.dtype = given.dtype
     experiment = experiment_from_config(config.to_dict())
     mesh = task_mesh()

@@ -2,13 +2,17 @@
 
     python launch.py --config=configs/merp_pdmer.py --config.data.root=DIR
 
-As configs/vgmidi_pdmer.py, few songs and many raters; but a listener may have more than two songs.
+Few songs and many raters, as in configs/vgmidi_pdmer.py, but listeners may have more than two
+songs.
 """
+
+from typing import Any
 
 from configs import vgmidi_pdmer
 
 
-def get_config():
+def get_config() -> Any:
+    """Returns PDMER on MERP."""
     config = vgmidi_pdmer.get_config()
     config.data.name = "merp"
     config.tasks.meta_batch = 16

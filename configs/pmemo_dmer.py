@@ -3,10 +3,13 @@
 python launch.py --config=configs/pmemo_dmer.py --config.data.root=DIR
 """
 
+from typing import Any
+
 from configs import deam_dmer
 
 
-def get_config():
+def get_config() -> Any:
+    """Returns DMER on PMEmo."""
     config = deam_dmer.get_config()
     config.data.name = "pmemo"
     return config

@@ -1,11 +1,14 @@
-"""`study_all_weights` cut down to minutes: a tiny model, few songs, no diagnoses, no costs."""
+"""`study_all_weights` in minutes: a tiny model, few songs, no diagnoses, no costs."""
+
+from typing import Any
 
 from configs import study_all_weights
 
 VARIANTS = ("exact", "exact, head", "first order", "implicit", "reptile")
 
 
-def get_config():
+def get_config() -> Any:
+    """Returns the small comparison."""
     config = study_all_weights.get_config()
     config.data.builder.update(
         train_songs=60,
@@ -29,7 +32,6 @@ def get_config():
     config.evaluation.resamples = 2000
     config.diagnostics.every = 0
     variants = config.comparison.variants.to_dict()
-    del config.comparison.variants
     config.comparison.variants = {name: variants[name] for name in VARIANTS}
     config.comparison.seeds = (0, 1)
     config.comparison.cost_steps = ()

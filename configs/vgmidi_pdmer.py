@@ -2,25 +2,26 @@
 
     python launch.py --config=configs/vgmidi_pdmer.py --config.data.root=DIR
 
-Everybody rated two pieces, so every task has one support and one query piece, and is tested both
-ways round. Sizes are those of configs/demo.py.
+Every rater rated two pieces, so a task has one support and one query piece, and is tested both ways
+round. Sizes are those of configs/demo.py.
 """
 
-from ml_collections import ConfigDict
+from typing import Any
 
 from configs import demo
 
 
-def get_config():
+def get_config() -> Any:
+    """Returns PDMER on VGMIDI."""
     config = demo.get_config()
     config.data.name = "vgmidi"
-    config.data.builder = ConfigDict()
+    config.data.builder = {}
     config.data.min_songs = 2
     config.data.validation_min_songs = 2
     config.data.filters.more_songs_than = 1
-    # Test raters shall not be chosen by how they rate; flat ratings are reported as undefined.
+    # Test raters must not be selected by their ratings; flat ratings are reported as undefined.
     config.data.filters.least_deviation = 0.0
-    # Few pieces, many raters: more pieces than usual go to the test.
+    # Few pieces, many raters: a larger share of the pieces is for testing.
     config.data.split.validation = 0.15
     config.data.split.test = 0.25
 

@@ -19,6 +19,7 @@ import numpy as np
 import optax
 
 import tests.conftest  # noqa: F401  (the compile cache)
+from dsaml_jax.config.estimators import ESTIMATORS
 from dsaml_jax.config.experiment import TaskConfig
 from dsaml_jax.config.inner import InnerConfig
 from dsaml_jax.config.optimizers import OptimizerConfig
@@ -79,14 +80,7 @@ def inner_of(estimator: str) -> InnerConfig:
         optimizer=OptimizerConfig("sgd", {"learning_rate": 0.1}),
         rates="per_tensor",
         rates_learning_rate=0.0,
-        proximal=0.0,
-        estimator=estimator,
-        engine="remat",
-        chunk=0,
-        last_steps=0,
-        anneal_at=0.0,
-        solver_steps=1,
-        multi_step_until=0.0,
+        estimator=ESTIMATORS[estimator](),
     )
 
 

@@ -1,9 +1,12 @@
-"""The smallest experiment that has every part: what end-to-end tests run."""
+"""The smallest experiment that has every part; end-to-end tests run it."""
+
+from typing import Any
 
 from configs import demo
 
 
-def get_config():
+def get_config() -> Any:
+    """Returns the tiny experiment."""
     config = demo.get_config()
     config.data.min_songs = 3
     config.data.validation_min_songs = 3

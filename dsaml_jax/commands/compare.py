@@ -41,20 +41,14 @@ def variants(experiment: Experiment) -> dict[str, Experiment]:
     Raises:
       UserError: there are none, a variant contradicts itself, or an unknown field is changed.
     """
-    named = experiment.comparison.variants
-    if not named:
+    if not experiment.comparison.variants:
         raise UserError(
             "config.comparison.variants is empty; start from configs/study_meta_gradients.py."
         )
-    made = {}
-    for name, changes in named.items():
-        try:
-            inner = dataclasses.replace(experiment.inner, **changes)
-        except (TypeError, UserError) as error:
-            raise UserError(f"config.comparison.variants.{name}: {error}") from error
-        made[name] = dataclasses.replace(experiment, inner=inner)
-        check_study(inner, experiment.tasks)
-        check_inner(inner, experiment.model, experiment.audio)
+    made = experiment.variants()
+    for variant in made.values():
+        check_study(variant.inner, variant.tasks)
+        check_inner(variant.inner, variant.model, variant.audio)
     return made
 
 

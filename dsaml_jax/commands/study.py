@@ -1,4 +1,4 @@
-"""What the meta-gradients of a trained model are like: agreement, curvature, noise, cost."""
+"""--mode=study: how meta-gradients of a trained model agree, what they cost, curvature, noise."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from dsaml_jax.config.estimators import ImplicitConfig
 from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.loading import load_corpora
 from dsaml_jax.data.tables import Tables
 from dsaml_jax.errors import UserError
-from dsaml_jax.meta import ENGINES, Engine, Estimator, Implicit, Reptile, Unrolled
+from dsaml_jax.meta import ENGINES, Engine, Estimator, Reptile, Unrolled
 from dsaml_jax.meta.diagnostics import Diagnosis, Measured, measure, scalars, similarity
 from dsaml_jax.model.objective import dsaml_problem
 from dsaml_jax.model.weights import Weights
@@ -28,7 +29,7 @@ REPEATS = 3
 
 
 def study_checkpoint(experiment: Experiment, workdir: Path) -> str:
-    """`study` of the meta-learned weights of an earlier run.
+    """Studies the meta-learned weights of an earlier run; see `study`.
 
     Raises:
       UserError: there are none, or there is nothing to study.
@@ -41,9 +42,10 @@ def study_checkpoint(experiment: Experiment, workdir: Path) -> str:
 
 
 def study(experiment: Experiment, tables: Tables, weights: Weights, workdir: Path) -> str:
-    """Writes `study.json`, `study.md` and `figures/study.png`; returns the Markdown.
+    """Writes `study.json`, `study.md`, and `figures/study.png`; returns the Markdown.
 
-    Tasks are those of training, `diagnostics.batches` meta-batches that it did not draw.
+    The tasks are `diagnostics.batches` meta-batches of training annotators, drawn with another key
+    than training uses.
     """
     key = study_key(experiment.seed)
     diagnosis = make_diagnosis(
@@ -74,7 +76,7 @@ def study(experiment: Experiment, tables: Tables, weights: Weights, workdir: Pat
 
 
 def estimators(experiment: Experiment) -> dict[str, Estimator]:
-    """What is compared: exact by every engine, and the approximations that the config allows."""
+    """Returns the estimators to compare: exact by every engine, and the applicable approximations."""
     inner = experiment.inner
     found: dict[str, Estimator] = {
         f"exact, {name}": Unrolled(engine=engine) for name, engine in ENGINES.items()
@@ -87,15 +89,15 @@ def estimators(experiment: Experiment) -> dict[str, Estimator]:
     found["first order"] = Unrolled(0)
     if inner.rates == "fixed":
         found["reptile"] = Reptile()
-        if inner.proximal:
-            found["implicit"] = Implicit(inner.solver_steps)
+        if isinstance(inner.estimator, ImplicitConfig):
+            found["implicit"] = inner.estimator.build()
     return found
 
 
 def compare_estimators(
     experiment: Experiment, tables: Tables, weights: Weights, key: jax.Array
 ) -> dict[str, Estimate]:
-    """Direction and cost of every estimator's mean gradient over one meta-batch."""
+    """Measures every estimator's mean gradient over one meta-batch: direction and cost."""
     functions, arguments = {}, {}
     for name, estimator in estimators(experiment).items():
         made = mean_gradient(experiment, estimator, tables, weights, key)
@@ -114,7 +116,7 @@ def compare_estimators(
 def mean_gradient(
     experiment: Experiment, estimator: Estimator, tables: Tables, weights: Weights, key: jax.Array
 ) -> tuple[Any, tuple]:
-    """A function of (learner, tasks, keys) to its mean gradient and numbers, and arguments."""
+    """Returns mean(meta_params, tasks, keys) -> (mean gradient, numbers), and its arguments."""
     problem, inner = dsaml_problem(experiment.model, train=True), experiment.inner.loop()
     one = functools.partial(estimator, problem, inner)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import importlib.metadata
 import json
@@ -16,7 +15,7 @@ from typing import Any
 
 import jax
 
-from dsaml_jax.config.experiment import Experiment
+from dsaml_jax.config.experiment import Experiment, resolved_config
 from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.differences import differences
 from dsaml_jax.runtime.files import PARTIAL, cannot_write, write_json
@@ -91,11 +90,6 @@ def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh:
     except OSError as error:
         raise cannot_write(folder, error, "choose another --workdir or fix that") from error
     return folder
-
-
-def resolved_config(experiment: Experiment) -> dict[str, Any]:
-    """Every field as JSON holds it."""
-    return json.loads(json.dumps(dataclasses.asdict(experiment)))
 
 
 def enable_compilation_cache(folder: str) -> None:

@@ -1,4 +1,4 @@
-"""Optimizers as a config names them."""
+"""Optimizers by the name of their function in optax."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import optax
 
 from dsaml_jax import meta
+from dsaml_jax.constraints import NonNegativeFloat, check, check_fields
 from dsaml_jax.errors import UserError
 
 OURS = {"safe_adam": meta.safe_adam}
@@ -18,16 +19,22 @@ OURS = {"safe_adam": meta.safe_adam}
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Attributes: name: of a function of optax, or "safe_adam"; options: its keyword arguments."""
+    """An optimizer of optax, or one of `OURS`."""
 
+    # Name of a function of optax, or "safe_adam".
     name: str
+    # Its keyword arguments, e.g. learning_rate.
     options: Mapping[str, Any]
 
     def __post_init__(self):
+        check_fields(self, "optimizer")
+        rate = self.options.get("learning_rate")
+        if isinstance(rate, int | float):
+            check(NonNegativeFloat, rate, "optimizer.options.learning_rate")
         self.build()
 
     def build(self, **changes: Any) -> optax.GradientTransformation:
-        """The transformation, with some options changed.
+        """Returns the transformation, with some options replaced by `changes`.
 
         Raises:
           UserError: there is no such optimizer, or it refuses the options.
@@ -35,19 +42,20 @@ class OptimizerConfig:
         function = OURS.get(self.name) or getattr(optax, self.name, None)
         if not callable(function):
             near = difflib.get_close_matches(self.name, [*OURS, *dir(optax)], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"optimizer.name: optax has no {self.name!r}{hint or '.'}")
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise UserError(f"optimizer.name: optax has no {self.name!r}{hint}")
         options = {**self.options, **changes}
         try:
             built = function(**options)
         except TypeError as error:
             known = ", ".join(inspect.signature(function).parameters)
             raise UserError(
-                f"optimizer: {self.name} does not take options {options}: {error}; "
+                f"optimizer: {self.name} does not take the options {options} ({error}); "
                 f"it takes {known}."
             ) from error
         if not isinstance(built, optax.GradientTransformation):
             raise UserError(
-                f"optimizer.name: optax.{self.name} is no optimizer; expected one such as 'adam'."
+                f"optimizer.name: optax.{self.name} is not an optimizer; expected one such as "
+                "'adam'."
             )
         return built

@@ -1,106 +1,106 @@
-"""Every size and switch of the model, with the paper's values as defaults."""
+"""Sizes and options of the model, with the paper's values as defaults."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
 
-from dsaml_jax.errors import UserError, one_of
+from dsaml_jax.constraints import (
+    NonNegative,
+    OneOf,
+    Positive,
+    PositiveFloat,
+    Range,
+    check_fields,
+)
+from dsaml_jax.errors import UserError
 
 NORMALIZATIONS = ("clip", "batch", "running")
 POSITIONS = ("relative_key", "relative_key_query", "none")
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 
+DType = Annotated[str, OneOf(DTYPES)]
+
 
 @dataclasses.dataclass(frozen=True)
 class DSAMLConfig:
-    """Sizes and switches of DSAML; the defaults are the released model (29 M parameters).
+    """Sizes and options of DSAML; the defaults are the released model (29 M parameters)."""
 
-    Attributes:
-      dim: model width D.
-      heads: attention heads; must divide `dim`.
-      layers: transformer layers.
-      feed_forward: inner width of a layer's feed-forward block.
-      local_width, global_width: half-widths of the two attention bands, in segments (0.5 s each).
-      local_attention, global_attention: the two passes; with both off, one unmasked pass remains.
-      position: "relative_key" (query · distance embedding), "relative_key_query" (and key ·
-        distance embedding), or "none".
-      max_positions: longest sequence the distance table serves (2 · max_positions - 1 rows).
-      channels: output channels of the adapter's two 3-tap convolutions.
-      adapter_clips: clips the adapter computes at once; speed and memory only.
-      normalization: statistics of the adapter's normalization.
-        "clip": of the clip alone, so that its prediction does not depend on its batch (default;
-          equals "batch" for a batch of one clip).
-        "batch": of the whole batch, in training and after it, as released.
-        "running": of the batch in training, running averages after it.
-      normalization_epsilon: added to the adapter's variances.
-      normalization_momentum: weight of the newest batch in the running averages.
-      fusion_linear: the extra Linear(D, D) after the fusion, in the release but not in the figure.
-      lstm_dim: width of each direction of the BiLSTM.
-      lstm_unroll: time steps a loop iteration computes; speed only.
-      predictor_dim: width between the predictor's two linear layers.
-      dropout: rate on attention maps, block outputs and in the predictor.
-      layer_norm_epsilon: of the transformer's LayerNorms.
-      dtype: of the arithmetic; statistics are never below float32.
-      param_dtype: of the weights.
-    """
-
-    dim: int = 1024
-    heads: int = 16
-    layers: int = 3
-    feed_forward: int = 2048
-    local_width: int = 5
-    global_width: int = 30
+    # Model width D.
+    dim: Positive = 1024
+    # Attention heads; must divide `dim`.
+    heads: Positive = 16
+    # Transformer layers.
+    layers: Positive = 3
+    # Inner width of a layer's feed-forward block.
+    feed_forward: Positive = 2048
+    # Half-widths of the two attention bands, in segments (0.5 s each).
+    local_width: NonNegative = 5
+    global_width: NonNegative = 30
+    # The two attention passes; with both off, one unmasked pass remains.
     local_attention: bool = True
     global_attention: bool = True
-    position: str = "relative_key"
-    max_positions: int = 512
-    channels: tuple[int, int] = (8, 16)
-    adapter_clips: int = 1
-    normalization: str = "clip"
-    normalization_epsilon: float = 1e-5
-    normalization_momentum: float = 0.1
+    # Position terms of the attention score: "relative_key" (query · distance embedding),
+    # "relative_key_query" (and key · distance embedding), or "none".
+    position: Annotated[str, OneOf(POSITIONS)] = "relative_key"
+    # Longest sequence that the distance table covers (2 · max_positions - 1 rows).
+    max_positions: Positive = 512
+    # Output channels of the adapter's two 3-tap convolutions.
+    channels: tuple[Positive, Positive] = (8, 16)
+    # Clips that the adapter computes at once. Speed and memory only.
+    adapter_clips: Positive = 1
+    # Where the adapter's normalization takes its statistics from.
+    # "clip": the clip alone, so that its prediction does not depend on its batch (equals "batch"
+    #   for a batch of one clip).
+    # "batch": the whole batch, in training and in evaluation, as released.
+    # "running": the batch in training, running averages in evaluation.
+    normalization: Annotated[str, OneOf(NORMALIZATIONS)] = "clip"
+    # Added to the adapter's variances.
+    normalization_epsilon: PositiveFloat = 1e-5
+    # Weight of the newest batch in the running averages.
+    normalization_momentum: Annotated[float, Range(low=0, high=1)] = 0.1
+    # Whether a Linear(D, D) follows the fusion: it is in the release but not in the figure.
     fusion_linear: bool = True
-    lstm_dim: int = 256
-    lstm_unroll: int = 1
-    predictor_dim: int = 256
-    dropout: float = 0.1
-    layer_norm_epsilon: float = 1e-12
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    # Width of each direction of the BiLSTM.
+    lstm_dim: Positive = 256
+    # Time steps in one iteration of the LSTM's loop. Speed only.
+    lstm_unroll: Positive = 1
+    # Width between the predictor's two linear layers.
+    predictor_dim: Positive = 256
+    # Dropout rate on attention maps, on block outputs and in the predictor.
+    dropout: Annotated[float, Range(low=0, below=1)] = 0.1
+    # Of the transformer's LayerNorms.
+    layer_norm_epsilon: PositiveFloat = 1e-12
+    # Of the arithmetic; statistics are never below float32.
+    dtype: DType = "float32"
+    # Of the weights.
+    param_dtype: DType = "float32"
 
     def __post_init__(self):
-        one_of("model.normalization", self.normalization, NORMALIZATIONS)
-        one_of("model.position", self.position, POSITIONS)
-        one_of("model.dtype", self.dtype, DTYPES)
-        one_of("model.param_dtype", self.param_dtype, DTYPES)
-        sizes = ("dim", "heads", "layers", "feed_forward", "max_positions", "lstm_dim")
-        for name in (*sizes, "lstm_unroll", "predictor_dim", "adapter_clips"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
+        check_fields(self, "model")
         if self.dim % self.heads:
             raise UserError(
                 f"model.dim is {self.dim}, which model.heads = {self.heads} does not divide; "
                 "choose a multiple."
             )
-        if not 0.0 <= self.dropout < 1.0:
-            raise UserError(f"model.dropout is {self.dropout}; expected 0 <= dropout < 1.")
 
     @property
     def bands(self) -> tuple[int | None, ...]:
-        """Half-widths of the passes that are on, local first; (None,) is one unmasked pass."""
-        switched = (
+        """Half-widths of the enabled passes, local first; (None,) is one unmasked pass."""
+        passes = (
             (self.local_attention, self.local_width),
             (self.global_attention, self.global_width),
         )
-        return tuple(width for on, width in switched if on) or (None,)
+        return tuple(width for enabled, width in passes if enabled) or (None,)
 
     @property
     def compute_dtype(self) -> jnp.dtype:
+        """Dtype of the arithmetic."""
         return jnp.dtype(self.dtype)
 
     @property
     def statistics_dtype(self) -> jnp.dtype:
-        """Of means, variances and softmax: `dtype`, but never below float32."""
+        """Dtype of means, variances and softmax: `dtype`, but never below float32."""
         return jnp.promote_types(self.dtype, jnp.float32)

@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 
 from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.audio.features import embedding_size
-from dsaml_jax.commands.workdir import resolved_config
 from dsaml_jax.config.experiment import (
     Experiment,
     StageConfig,
     TaskConfig,
+    resolved_config,
 )
 from dsaml_jax.config.inner import InnerConfig, check_adapted
 from dsaml_jax.data.corpus import Corpus
@@ -288,7 +288,7 @@ def _explain_skip(tasks: TaskConfig, corpus: Corpus, stage: Stage, key: jax.Arra
         drawn = drawn_annotators(tasks, corpus.tables, key, step - 1)
         return nonfinite_message(
             finite,
-            estimator=stage.inner.estimator,
+            estimator=stage.inner.estimator.name,
             step=step,
             order=MODULES,
             names=[f"annotator {corpus.annotator_ids[i]}" for i in drawn],

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from configs.base import estimator
 from dsaml_jax.commands.compare import compare, variants
 from dsaml_jax.commands.workdir import write_json
 from dsaml_jax.config.experiment import experiment_from_config
@@ -28,7 +29,7 @@ def experiment(folder, named, **changes):
 def test_a_comparison_runs_every_variant_and_goes_on_where_it_stopped(tmp_path):
     workdir = tmp_path / "comparison"
     workdir.mkdir()
-    one = {"reptile": {"estimator": "reptile", **FIXED}}
+    one = {"reptile": {"estimator": estimator("reptile"), **FIXED}}
     small = {"population.steps": 2, "meta.steps": 2}
     small["comparison.cost_steps"] = (1, 4)
     # What was measured before the comparison was stopped is not measured again.
@@ -54,7 +55,7 @@ def test_contradictory_variants_are_refused_by_name(tmp_path):
     with pytest.raises(UserError, match=r"variants is empty"):
         variants(experiment(tmp_path, {}))
     with pytest.raises(UserError, match=r"variants\.mine: .* no gradient for learned inner rates"):
-        variants(experiment(tmp_path, {"mine": {"estimator": "reptile"}}))
+        variants(experiment(tmp_path, {"mine": {"estimator": estimator("reptile")}}))
     with pytest.raises(UserError, match=r"variants\.mine: .*'stpes'"):
         variants(experiment(tmp_path, {"mine": {"stpes": 3}}))
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.base import engine, estimator
 from dsaml_jax.commands.evaluate import evaluate
 from dsaml_jax.commands.study import study_checkpoint
 from dsaml_jax.commands.train import train
@@ -26,6 +27,7 @@ from dsaml_jax.evaluation.methods import METHOD_ORDER
 from dsaml_jax.preparation.songs import prepared_songs
 from dsaml_jax.training.stage_log import StageLog
 from dsaml_jax.training.stages import initial_meta_state, restore
+from dsaml_jax.training.stages import train as train_stages
 from dsaml_jax.training.step import make_meta_step
 from tests import tiny
 
@@ -41,6 +43,8 @@ def prepared(tmp_path_factory):
 def experiment(prepared, **changes):
     config = tiny.get_config()
     config.data.prepared = prepared
+    if "inner.estimator" in changes:
+        config.inner.estimator = changes.pop("inner.estimator")
     config.update_from_flattened_dict(changes)
     return experiment_from_config(config.to_dict())
 
@@ -198,28 +202,34 @@ def test_adapting_weights_that_there_are_not_is_refused_before_data_are_prepared
 FIXED = {"inner.rates": "fixed", "inner.rates_learning_rate": 0.0}
 
 
+def exact(**fields):
+    return {"inner.estimator": estimator("second_order", **fields)}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"inner.rates": "per_tenser"}, "did you mean 'per_tensor'"),
         ({"inner.rates": "fixed"}, "choose what is learned"),
-        ({"inner.multi_step": 2.0}, "share of training"),
+        (exact(multi_step_until=2.0), "expected at least 0 and at most 1"),
         ({"inner.adapt": " , "}, "expected all, head"),
-        ({"inner.engine": "backward"}, "expected one of reverse, remat, mixed"),
+        (exact(engine=engine("backward")), "expected one of reverse, remat, mixed"),
+        ({"inner.estimator": estimator("truncated", last_steps=3)}, "1 to inner.steps = 2"),
+        (exact(last_steps=1), "'second_order' has no such field; it has engine, multi_step_until"),
+        ({"inner.estimator": estimator("annealed", anneal_at=0.0)}, "expected above 0 and below 1"),
+        ({"inner.estimator": estimator("annealed")}, "lacks anneal_at"),
+        (exact(anneal_at=0.5), "'second_order' has no such field"),
         (
-            {"inner.estimator": "truncated", "inner.last_steps": 3},
-            "1 to inner.steps = 2",
+            {"inner.estimator": estimator("first_order", engine=engine("remat", chunk=2))},
+            "'first_order' has no such field; it has multi_step_until",
         ),
-        ({"inner.last_steps": 1}, "choose 'truncated'"),
-        ({"inner.estimator": "annealed"}, "between 0"),
-        ({"inner.switch": 0.5}, "choose 'annealed'"),
-        ({"inner.estimator": "first_order", "inner.chunk": 2}, "stores no inner steps"),
+        ({"inner.estimator": estimator("implicit", proximal=1.0)}, "no gradient for learned"),
+        ({"inner.estimator": estimator("implicit"), **FIXED}, "lacks proximal"),
+        ({"inner.estimator": estimator("implicit", proximal=0.0), **FIXED}, "expected above 0"),
         (
-            {"inner.estimator": "implicit", "inner.proximal": 1.0},
-            "no gradient for learned",
+            {"inner.estimator": estimator("reptile", multi_step_until=0.5), **FIXED},
+            "'reptile' has no such field; it has none",
         ),
-        ({"inner.estimator": "implicit", **FIXED}, "inner.proximal is 0"),
-        ({"inner.estimator": "reptile", **FIXED, "inner.multi_step": 0.5}, "no query loss"),
     ],
 )
 def test_contradictions_of_the_inner_loop_are_one_sentence(changes, sentence):
@@ -240,7 +250,7 @@ def test_a_poisoned_song_skips_the_steps_that_draw_it_and_ends_the_run(prepared,
     )
     over = r"population\.skip_at_most = 1; the checkpoints before are kept\.$"
     with pytest.raises(UserError, match=f"^{sentence}{over}"):
-        stages.train(once, spoilt, open_workdir(tmp_path / "run", once, fresh=True))
+        train_stages(once, spoilt, open_workdir(tmp_path / "run", once, fresh=True))
     assert re.search(rf"{sentence}The meta-step is skipped \(1 so far\)", caplog.text)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     counts = [line["train/skipped"] for line in lines if "train/skipped" in line]
@@ -286,6 +296,7 @@ def test_support_that_leaves_nothing_to_test_is_refused(tmp_path, prepared):
     [
         ([], "--config is missing"),
         (["--config=configs/nope.py"], "there is no file configs/nope.py"),
+        (["--config=dmeo"], "there is no config dmeo; did you mean 'demo'?"),
         (["--config=configs/demo.py", "--config.inner.stesp=3"], "did you mean 'steps'?"),
         (["--config=configs/demo.py", "--config.inner.steps=many"], "--config.inner.steps=many"),
         (["--config=configs/demo.py", "--workdri=x"], "Did you mean: workdir"),

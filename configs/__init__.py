@@ -1,0 +1,1 @@
+"""Experiments, one file each; every file is a short change to `base`."""

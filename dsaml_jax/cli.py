@@ -1,0 +1,305 @@
+"""The command line: flags, errors as one sentence, and one function for each --mode.
+
+JAX starts when a mode's function imports it; mistakes in the flags are reported before.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import ConfigDict, config_flags
+
+from dsaml_jax.config.files import config_file, load_config
+from dsaml_jax.errors import Interrupted, UserError
+from dsaml_jax.runtime.files import cannot_write, storage_reason
+
+if TYPE_CHECKING:
+    from dsaml_jax.config.experiment import Experiment
+    from dsaml_jax.evaluation.results import Results
+
+_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command resumes
+
+
+class Options(NamedTuple):
+    """Flags of some modes.
+
+    Attributes:
+      memory_gib: for dry_run, memory of a device in GiB; 0 for what the device reports.
+      profile_steps: for train, meta-steps of each stage to trace; 0 for none.
+    """
+
+    memory_gib: float
+    profile_steps: int
+
+
+class Mode(NamedTuple):
+    """What one --mode does.
+
+    Attributes:
+      run: run(experiment, workdir, options) -> the text to print.
+      locks_workdir: whether the workdir is opened and locked for it.
+      starts_run: whether the workdir may be new; otherwise it must hold a run.
+      on_one_process: whether it refuses to run on several processes.
+    """
+
+    run: Callable[[Experiment, Path, Options], str]
+    locks_workdir: bool = True
+    starts_run: bool = False
+    on_one_process: bool = True
+
+
+def main() -> None:
+    """Runs the command line and exits: 0, 1 with a sentence, or 75 if the run may be resumed."""
+    sys.unraisablehook = _ignore_closed_event_loops
+    program = program_name(sys.argv[0])
+    try:
+        app.run(_run, flags_parser=lambda argv: parse(argv, flags.FLAGS))
+    except UserError as error:
+        sys.exit(f"{program}: {error}")
+    except OSError as error:
+        if storage_reason(error) is None:
+            raise
+        sys.exit(f"{program}: {cannot_write(error.filename or 'a file', error)}")
+    except Interrupted as stopped:
+        print(f"{program}: {stopped}; run the same command again to resume.", file=sys.stderr)
+        sys.exit(_RUN_AGAIN)
+
+
+def program_name(path: str) -> str:
+    """Returns the program's name as the user typed it, from `sys.argv[0]`."""
+    name = Path(path).name
+    return "python -m dsaml_jax" if name == "__main__.py" else name
+
+
+def parse(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
+    """Defines the flags, loads the config file and applies the overrides of its fields.
+
+    A new name of the estimator on the command line drops those fields of the config file's
+    estimator that the new one does not have.
+
+    Args:
+      argv: the command line, with the program first.
+      values: where the flags are defined; `values.config` is the config afterwards.
+
+    Returns:
+      The arguments that are not flags, with the program first.
+
+    Raises:
+      UserError: an unknown flag (the near match is named), a value of the wrong type, or a config
+        file that cannot be loaded.
+    """
+    _define_flags(argv, values)
+    try:
+        rest = values(argv)
+    except (AttributeError, KeyError) as error:
+        raise UserError(f"--config: {' '.join(str(error).split())}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(_flag_sentence(str(error))) from error
+    if values.config is not None:
+        _drop_fields_of_another_estimator(values)
+    return rest
+
+
+def _define_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Experiment: a path such as configs/demo.py, or the name of a shipped one, such as demo.",
+        flag_values=values,
+        lock_config=False,
+        accept_new_attributes=True,  # `experiment_from_config` refuses unknown fields
+        sys_argv=list(argv),
+    )
+    values["config"].parser = _ConfigParser(argv)
+    holders = (
+        flags.DEFINE_string(
+            "workdir", None, "Folder of the run; default: runs/CONFIG_NAME.", values
+        ),
+        flags.DEFINE_enum("mode", "train", list(MODES), "What to do.", values),
+        flags.DEFINE_float(
+            "memory_gib",
+            0.0,
+            "For dry_run: memory of a device in GiB; 0 for what the device reports.",
+            lower_bound=0.0,
+            flag_values=values,
+        ),
+        flags.DEFINE_integer(
+            "profile_steps",
+            0,
+            "For train: meta-steps of each stage to trace into WORKDIR/profile/.",
+            lower_bound=0,
+            flag_values=values,
+        ),
+        flags.DEFINE_string(
+            "coordinator",
+            "",
+            "Run on several processes: HOST:PORT of the first one, or 'auto'.",
+            values,
+        ),
+        flags.DEFINE_integer(
+            "processes", None, "Number of processes; not with 'auto'.", flag_values=values
+        ),
+        flags.DEFINE_integer(
+            "process_id", None, "Index of this process, from 0.", flag_values=values
+        ),
+        flags.DEFINE_string(
+            "compile_cache", "data/compiled", "Folder of compiled programs.", values
+        ),
+    )
+    # --help shows the flags of the main module, which is not this one.
+    for name in ("config", *(holder.name for holder in holders)):
+        values.register_key_flag_for_module(argv[0], values[name])
+
+
+class _ConfigParser(config_flags.config_flags.ConfigFileFlagParser):
+    """Loads the config that --config names, and makes room for fields that it does not have."""
+
+    def __init__(self, argv: Sequence[str]):
+        super().__init__("config", lock_config=False)
+        self._argv = argv
+
+    def parse(self, path: str) -> Any:
+        config = load_config(config_file(path))
+        for argument in self._argv:
+            override = re.match(r"--?config\.([\w.]+)", argument)
+            node = config
+            for name in override[1].split(".")[:-1] if override else ():
+                if not isinstance(node, ConfigDict):
+                    break
+                if name not in node:
+                    node[name] = ConfigDict()
+                node = node[name]
+        return config
+
+
+def _drop_fields_of_another_estimator(values: flags.FlagValues) -> None:
+    from dsaml_jax.config.estimators import fields_of_another
+
+    prefix = "inner.estimator."
+    overrides = config_flags.get_override_values(values["config"])
+    if f"{prefix}name" in overrides:
+        estimator = values.config.inner.estimator
+        given = {path.split(".")[2] for path in overrides if path.startswith(prefix)}
+        for name in fields_of_another(estimator, given):
+            del estimator[name]
+
+
+def _flag_sentence(message: str) -> str:
+    nested = re.search(r"--config\.([\w.]+)=(\S+): Failed to parse .* as a ConfigDict", message)
+    if nested:
+        path, value = nested.groups()
+        return f"--config.{path} has fields: write --config.{path}.name={value}, for example."
+    return " ".join(message.split())
+
+
+def _run(argv: list[str]) -> None:
+    """Runs the mode that the parsed flags choose."""
+    from dsaml_jax.commands.workdir import enable_compilation_cache, lock_workdir
+    from dsaml_jax.config.experiment import experiment_from_config
+    from dsaml_jax.runtime import processes
+    from dsaml_jax.runtime.signals import exit_on_signal
+
+    given = flags.FLAGS
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
+    if given.config is None:
+        raise UserError("--config is missing; give an experiment, e.g. --config=demo.")
+    processes.join(given.coordinator, given.processes, given.process_id)
+    experiment = experiment_from_config(given.config.to_dict())
+    name = Path(config_flags.get_config_filename(given["config"])).stem
+    path = Path(given.workdir or f"runs/{name}")
+    # Libraries' log lines would hide the run's own.
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("dsaml_jax").setLevel(
+        logging.INFO if processes.is_process_zero() else logging.ERROR
+    )
+    enable_compilation_cache(given.compile_cache)
+    processes.check_agreement("config", experiment)
+    mode = MODES[given.mode]
+    options = Options(given.memory_gib, given.profile_steps)
+    if mode.on_one_process:
+        processes.require_one_process(given.mode)
+    if not mode.locks_workdir:
+        print(mode.run(experiment, path, options))
+        return
+    held = lock_workdir(path, experiment, fresh=mode.starts_run)
+    with exit_on_signal(_RUN_AGAIN), processes.process_workdir(path, held) as workdir:
+        text = mode.run(experiment, workdir, options)
+        if processes.is_process_zero():
+            print(text)
+
+
+def _train(experiment: Experiment, workdir: Path, options: Options) -> str:
+    from dsaml_jax.commands.train import train
+
+    return _tables(train(experiment, workdir, options.profile_steps), workdir)
+
+
+def _evaluate(experiment: Experiment, workdir: Path, _: Options) -> str:
+    from dsaml_jax.commands.evaluate import evaluate
+
+    return _tables(evaluate(experiment, workdir), workdir)
+
+
+def _tables(results_by_protocol: Mapping[str, Results], workdir: Path) -> str:
+    from dsaml_jax.evaluation.methods import METHOD_ORDER
+    from dsaml_jax.reports.tables import results_table
+
+    tables = [
+        f"{protocol.replace('_', '-')} test\n\n{results_table(results, METHOD_ORDER)}\n\n"
+        for protocol, results in results_by_protocol.items()
+    ]
+    files = f"Everything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl."
+    return "".join(tables) + files
+
+
+def _study(experiment: Experiment, workdir: Path, _: Options) -> str:
+    from dsaml_jax.commands.study import study_checkpoint
+
+    text = study_checkpoint(experiment, workdir)
+    return f"{text}\nAlso in {workdir}/: study.json, study.md, figures/study.png."
+
+
+def _compare(experiment: Experiment, workdir: Path, _: Options) -> str:
+    from dsaml_jax.commands.compare import compare
+
+    text = compare(experiment, workdir)
+    return f"{text}\nAlso in {workdir}/: comparison.md, comparison.csv, comparison.png, runs/."
+
+
+def _prepare(experiment: Experiment, workdir: Path, _: Options) -> str:
+    from dsaml_jax.commands.prepare import prepare
+    from dsaml_jax.runtime.signals import exit_on_signal
+
+    with exit_on_signal(_RUN_AGAIN):
+        return prepare(experiment, workdir)
+
+
+def _dry_run(experiment: Experiment, workdir: Path, options: Options) -> str:
+    from dsaml_jax.commands.dry_run import dry_run
+
+    file = workdir.with_name(f"{workdir.name}.dry_run.json")
+    return f"{dry_run(experiment, file, options.memory_gib)}\nAlso in {file}."
+
+
+MODES: Mapping[str, Mode] = {
+    "train": Mode(_train, starts_run=True, on_one_process=False),
+    "evaluate": Mode(_evaluate, on_one_process=False),
+    "study": Mode(_study),
+    "compare": Mode(_compare, starts_run=True),
+    "prepare": Mode(_prepare, locks_workdir=False),
+    "dry_run": Mode(_dry_run, locks_workdir=False, on_one_process=False),
+}
+
+
+def _ignore_closed_event_loops(unraisable: sys.UnraisableHookArgs) -> None:
+    """Ignores what checkpoint threads raise after a failed write; prints everything else."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)

@@ -1,0 +1,142 @@
+"""Plain mappings to frozen dataclasses: names, types and constraints of every field are checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from dsaml_jax.config.renamed import new_form
+from dsaml_jax.constraints import check, elements, field_types
+from dsaml_jax.errors import UserError, one_of
+
+Config = TypeVar("Config")
+
+
+def freeze(cls: type[Config], values: Any, path: str = "") -> Config:
+    """Builds a frozen dataclass from a mapping.
+
+    Args:
+      cls: a dataclass whose annotations say what each field may hold.
+      values: the fields; nested dataclasses are nested mappings.
+      path: of this mapping in the experiment, such as "inner.optimizer"; "" for the whole.
+
+    Raises:
+      UserError: a field is unknown, missing or of the wrong type, or breaks a constraint.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(
+            new_form(path, values)
+            or f"{path or 'config'} is {values!r}; expected the fields {', '.join(_names(cls))}."
+        )
+    _refuse_unknown(cls, values, path)
+    missing = [
+        field.name
+        for field in dataclasses.fields(typing.cast(Any, cls))
+        if field.name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(
+            f"{path or 'config'} lacks {', '.join(missing)}; start from configs/base.py."
+        )
+    return cls(**_converted(cls, values, path))
+
+
+def replace(config: Config, changes: Any, path: str) -> Config:
+    """Returns a frozen config with some fields replaced; checks as `freeze` does."""
+    cls = type(config)
+    if not isinstance(changes, Mapping):
+        raise UserError(f"{path} is {changes!r}; expected some of {', '.join(_names(cls))}.")
+    _refuse_unknown(cls, changes, path)
+    return dataclasses.replace(typing.cast(Any, config), **_converted(cls, changes, path))
+
+
+def _refuse_unknown(cls: type, values: Mapping[str, Any], path: str) -> None:
+    names = _names(cls)
+    for name in values:
+        if name not in names:
+            where = f"{path}.{name}" if path else name
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(
+                new_form(where, values[name])
+                or f"{path or 'config'} has no field {name!r}; {hint}it has {', '.join(names)}."
+            )
+
+
+def _converted(cls: type, values: Mapping[str, Any], path: str) -> dict[str, Any]:
+    converted = {}
+    for name, value in values.items():
+        annotation, field = field_types(cls)[name], f"{path}.{name}" if path else name
+        converted[name] = _convert(annotation, value, field)
+        check(annotation, converted[name], field)
+    return converted
+
+
+def _convert(annotation: Any, value: Any, path: str) -> Any:
+    """Returns the value as the annotation's type, or raises UserError."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _convert(typing.get_args(annotation)[0], value, path)
+    if dataclasses.is_dataclass(annotation):
+        return freeze(typing.cast(type, annotation), value, path)
+    if origin in (typing.Union, types.UnionType):
+        return _freeze_one_of(typing.get_args(annotation), value, path)
+    if origin is Literal:
+        one_of(path, value, typing.get_args(annotation))
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = elements(annotation, tuple(value))
+        if len(kinds) != len(value):
+            raise UserError(f"{path} is {tuple(value)}; expected {len(kinds)} elements.")
+        return tuple(
+            _convert(kind, element, f"{path}[{i}]")
+            for i, (kind, element) in enumerate(zip(kinds, value, strict=True))
+        )
+    expected = origin or annotation
+    if expected is Mapping and isinstance(value, Mapping):
+        return {name: value[name] for name in value}
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, expected) and (expected is bool or not isinstance(value, bool)):
+        return value
+    raise UserError(f"{path} is {value!r}; expected {_KINDS.get(expected, str(expected))}.")
+
+
+def _freeze_one_of(classes: tuple[type, ...], value: Any, path: str) -> Any:
+    """Freezes one of several dataclasses, chosen by the mapping's field `name`."""
+    named = {field_types(cls)["name"].__args__[0]: cls for cls in classes}
+    if not isinstance(value, Mapping) or "name" not in value:
+        raise UserError(
+            new_form(path, value)
+            or f"{path} is {value!r}; expected a field name, one of {', '.join(named)}."
+        )
+    one_of(f"{path}.name", value["name"], tuple(named))
+    cls = named[value["name"]]
+    for field in value:
+        if field not in _names(cls):
+            known = [name for name in _names(cls) if name != "name"]
+            raise UserError(
+                f"{path}.{field} is given, but {value['name']!r} has no such field; "
+                f"it has {', '.join(known) or 'none'}."
+            )
+    return freeze(cls, value, path)
+
+
+def _names(cls: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+_KINDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "True or False",
+    str: "a string",
+    tuple: "a tuple",
+    Mapping: "a mapping of names to values",
+}
