@@ -1,7 +1,7 @@
-"""Which meta-gradient to use: the same experiment with every variant of the inner loop, over seeds.
+"""--mode=compare: one experiment with every variant of the inner loop, over seeds.
 
 Every (variant, seed) is a run of its own, in `runs/VARIANT_SEED`; a comparison that was stopped
-goes on with those that are left. The population model of a seed is trained once.
+resumes with the remaining ones. The population model of a seed is trained once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import io
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dsaml_jax.commands.study import REPEATS, mean_gradient
 from dsaml_jax.commands.train import train
@@ -36,10 +38,10 @@ LOG = logging.getLogger(__name__)
 
 
 def variants(experiment: Experiment) -> dict[str, Experiment]:
-    """The experiment with each variant of its inner loop.
+    """Returns the experiment with each variant of its inner loop.
 
     Raises:
-      UserError: there are none, a variant contradicts itself, or an unknown field is changed.
+      UserError: there are none, or a variant is invalid.
     """
     if not experiment.comparison.variants:
         raise UserError(
@@ -53,20 +55,20 @@ def variants(experiment: Experiment) -> dict[str, Experiment]:
 
 
 def compare(experiment: Experiment, workdir: Path) -> str:
-    """Runs what is left to run; writes `comparison.md`, `.csv` and `.png`; returns the Markdown.
+    """Runs the remaining variants and seeds; writes the comparison and returns its Markdown.
 
-    They are written after every run, of what there is by then.
+    `comparison.md`, `.csv`, and `.png` are updated after every run.
     """
-    every = variants(experiment)
+    by_name = variants(experiment)
     results: dict[str, dict[int, RunResult]] = {}
     for seed in experiment.comparison.seeds:
-        for name, variant in every.items():
+        for name, variant in by_name.items():
             folder = workdir / "runs" / f"{name}_{seed}"
             _train(dataclasses.replace(variant, seed=seed), folder, workdir, seed)
             results.setdefault(name, {})[seed] = _read(folder)
             _write(experiment, Comparison(results, {}), workdir)
             LOG.info("%s, seed %d: adapted CCC %.3f", name, seed, results[name][seed].ccc[0])
-    return _write(experiment, Comparison(results, _costs(experiment, every, workdir)), workdir)
+    return _write(experiment, Comparison(results, _costs(experiment, by_name, workdir)), workdir)
 
 
 def _write(experiment: Experiment, compared: Comparison, workdir: Path) -> str:
@@ -80,20 +82,20 @@ def _write(experiment: Experiment, compared: Comparison, workdir: Path) -> str:
 
 
 def _train(variant: Experiment, folder: Path, workdir: Path, seed: int) -> None:
-    """Trains and evaluates, unless that is done; a seed's population model is taken over."""
+    """Trains and evaluates a variant unless done, reusing the seed's population model."""
     if (folder / "results.json").exists():
         return
     with lock_workdir(folder, variant, fresh=True):
-        ours, shared = folder / "checkpoints" / "population", workdir / "population" / str(seed)
-        if shared.exists() and not ours.exists():
-            _copy(shared, ours)
+        own, shared = folder / "checkpoints" / "population", workdir / "population" / str(seed)
+        if shared.exists() and not own.exists():
+            _copy(shared, own)
         train(variant, folder)
         if not shared.exists():
-            _copy(ours, shared)
+            _copy(own, shared)
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies a folder, whole or not at all."""
+    """Copies a folder atomically."""
     partial = target.with_name(target.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial)
@@ -128,20 +130,23 @@ def _read(folder: Path) -> RunResult:
 
 
 def _costs(
-    experiment: Experiment, every: dict[str, Experiment], workdir: Path
+    experiment: Experiment, by_name: dict[str, Experiment], workdir: Path
 ) -> dict[int, dict[str, Cost]]:
-    """Of one meta-batch's gradient at fresh weights, for each number of inner steps.
+    """Measures one meta-batch's gradient at fresh weights, for each number of inner steps.
 
-    A variant that needs more inner steps is left out. Kept in `costs.json`, number by number.
+    Variants that need more inner steps are left out. `costs.json` is updated after each number.
     """
     file = workdir / "costs.json"
-    kept = json.loads(file.read_text()) if file.exists() else {}
-    wanted = experiment.comparison.cost_steps
-    left = [steps for steps in wanted if str(steps) not in kept]
-    tables = load_corpora(experiment)["train"].tables if left else None
-    for steps in left:
+    costs = json.loads(file.read_text()) if file.exists() else {}
+    all_steps = experiment.comparison.cost_steps
+    if all(str(steps) in costs for steps in all_steps):
+        return _parse_costs(costs, all_steps)
+    tables = load_corpora(experiment)["train"].tables
+    for steps in all_steps:
+        if str(steps) in costs:
+            continue
         functions, arguments = {}, {}
-        for name, variant in every.items():
+        for name, variant in by_name.items():
             try:
                 inner = dataclasses.replace(variant.inner, steps=steps)
             except UserError:
@@ -152,7 +157,14 @@ def _costs(
                 changed, inner.build_estimator(), tables, weights, study_key(experiment.seed)
             )
         measured = measure(functions, arguments, REPEATS)
-        kept[str(steps)] = {name: each.cost._asdict() for name, each in measured.items()}
-        write_json(file, kept)
+        costs[str(steps)] = {name: each.cost._asdict() for name, each in measured.items()}
+        write_json(file, costs)
         LOG.info("cost at %d inner steps measured", steps)
-    return {k: {name: Cost(**cost) for name, cost in kept[str(k)].items()} for k in wanted}
+    return _parse_costs(costs, all_steps)
+
+
+def _parse_costs(costs: dict[str, Any], all_steps: Sequence[int]) -> dict[int, dict[str, Cost]]:
+    return {
+        steps: {name: Cost(**cost) for name, cost in costs[str(steps)].items()}
+        for steps in all_steps
+    }

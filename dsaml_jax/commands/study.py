@@ -67,10 +67,10 @@ def study(experiment: Experiment, tables: Tables, weights: Weights, workdir: Pat
     write_text(workdir / "study.md", text)
     study_figure(
         workdir / "figures" / "study.png",
-        losses=mean.losses,
-        cosine=mean.step_cosine,
-        norm=mean.step_norm,
-        eigenvalues=mean.eigenvalues,
+        losses=np.asarray(mean.losses),
+        cosine=np.asarray(mean.step_cosine),
+        norm=np.asarray(mean.step_norm),
+        eigenvalues=np.asarray(mean.eigenvalues),
     )
     return text
 
@@ -108,7 +108,8 @@ def compare_estimators(
     def estimate(found: Measured) -> Estimate:
         gradient, numbers = found.result
         cosine = similarity.cosines(gradient, exact)
-        return Estimate(*map(_finite, (similarity.norms(gradient), cosine, numbers)), found.cost)
+        norm = similarity.norms(gradient)
+        return Estimate(_finite(norm), _finite(cosine), _finite(numbers), found.cost)
 
     return {name: estimate(found) for name, found in measured.items()}
 

@@ -98,7 +98,7 @@ def make_meta_step(
                 lambda total, x: (total / tasks.meta_batch).astype(x.dtype), sums, state.weights
             )
             updates, opt_state = optimizer.update(gradient, state.opt_state, meta_params)
-            moved = MetaParams(*optax.apply_updates(meta_params, updates))
+            moved: Any = optax.apply_updates(meta_params, updates)
             metrics = {
                 **{name: value.mean() for name, value in scalars.items()},
                 "gradient_norm": optax.global_norm(gradient),

@@ -73,7 +73,7 @@ def test_annotations_of_the_model_and_its_losses_hold():
             params = variables["params"]
 
             @jax.jit
-            def loss(params, key, config=config, clips=clips):
+            def loss(params, key, config=config, clips=clips, variables=variables):
                 encoded = objective.encode(config, params, clips, key, train=True)
                 check_fields(encoded)
                 value, auxiliary = objective.dsaml_loss(config, train=True)(params, clips, key)
