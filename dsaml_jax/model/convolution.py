@@ -80,7 +80,7 @@ def first_moments(
     clip = clip_TFS.astype(dtype)
     count = (frames + 2) * (bands + 2) * segments
     lagged = jnp.stack([(clip[lag:] * clip[: frames - lag]).sum() for lag in range(3)]) / count
-    lag = jnp.abs(jnp.arange(3)[:, None] - jnp.arange(3))
+    lag = jnp.abs(jnp.arange(3)[:, None] - jnp.arange(3)[None])
     weights_KD = kernel[:, 0, 0].astype(dtype)
     return Moments(
         weights_KD.sum(0) * (clip.sum() / count),
@@ -96,14 +96,14 @@ def first_block(
     Returns the four phases of the output, [4 D, L].
     """
     gain, shift = layer.affine(moments)
-    weights_DK = (layer.kernel[:, 0, 0] * gain).T.astype(taps.dtype)
+    weights_DK = (layer.kernel[:, 0, 0] * gain[None]).T.astype(taps.dtype)
     channels = len(weights_DK)
     # Rows of the window, then phases: the kernel takes four positions among the six taps.
     toeplitz = jnp.concatenate([jnp.pad(weights_DK, ((0, 0), (i, 3 - i))) for i in (0, 2, 1, 3)])
     conv = jnp.broadcast_to(toeplitz, (2, *toeplitz.shape)) @ taps
     conv = conv.reshape(4, 2, channels, 2, -1)
     x = pool(conv, np.tile(phases.first_conv_rows(), (2, 1, 1))[:, :, None, None])
-    x = jax.nn.relu(x + shift.astype(x.dtype)[:, None, None])
+    x = jax.nn.relu(x + shift.astype(x.dtype)[None, :, None, None])
     return jnp.where(phases.first_pixels()[:, None], x, 0).reshape(4 * channels, -1)
 
 
@@ -121,7 +121,7 @@ def second_convolution(
       The four pixels of each pooling window, [4, D, L'], undefined where there is no pixel.
     """
     *_, inputs, outputs = layer.kernel.shape
-    kernel = (layer.kernel * sign(layer.scale)).astype(x.dtype)
+    kernel = (layer.kernel * sign(layer.scale)[None, None, None]).astype(x.dtype)
     no_padding = ((0, 0), (0, 0))
     toeplitz = jnp.stack(
         [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), *no_padding)) for i in range(2) for j in range(2)]

@@ -95,7 +95,7 @@ def attention_loss(
         return jnp.zeros((), attention.dtype)
     diagonal_PNS = jnp.diagonal(attention[:, -1], axis1=-2, axis2=-1).mean(2)
     weight = weight.astype(attention.dtype) / jnp.maximum(weight.sum(), 1.0)
-    diagonal_PS = (weight[:, None] * diagonal_PNS).sum(1)
+    diagonal_PS = (weight[None, :, None] * diagonal_PNS).sum(1)
     return jnp.square(diagonal_PS - jnp.array(targets)[:, None]).mean(1).sum()
 
 

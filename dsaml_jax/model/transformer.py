@@ -102,6 +102,8 @@ class LayerNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape, dtype)
         wide = x.astype(config.statistics_dtype)
         normal, _ = standardize(wide, config.layer_norm_epsilon)
+        leading = range(x.ndim - 1)
+        scale, bias = jnp.expand_dims(scale, leading), jnp.expand_dims(bias, leading)
         return (normal * scale + bias).astype(config.compute_dtype)
 
 
