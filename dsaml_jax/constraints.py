@@ -47,7 +47,7 @@ class Range:
             ("at most", self.high),
             ("below", self.below),
         )
-        return " and ".join(f"{words} {end:g}" for words, end in ends if math.isfinite(end))
+        return " and ".join(f"{words} {end:.12g}" for words, end in ends if math.isfinite(end))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,7 +94,7 @@ class Experiment:
 
 
 def experiment_from_config(config: Mapping[str, Any]) -> Experiment:
-    """Checks a (Config)dict and freezes it.
+    """Checks a mapping, as of `ConfigDict.to_dict`, and freezes it.
 
     Raises:
       UserError: a field is unknown, missing or of the wrong type, or a value makes no sense.

@@ -1,0 +1,122 @@
+"""The command line: shipped configs by name, overrides of single fields, and mistakes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from dsaml_jax import cli
+from dsaml_jax.config.experiment import experiment_from_config
+from dsaml_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    cli.parse(["launch.py", *arguments], values)
+    return experiment_from_config(values.config.to_dict())
+
+
+def test_a_config_is_found_by_name_and_by_path(tmp_path, monkeypatch):
+    expected = parse(f"--config={ROOT}/configs/demo.py")
+    monkeypatch.chdir(tmp_path)
+    assert parse("--config=demo") == expected
+    with pytest.raises(UserError, match="no config dmeo; did you mean 'demo'"):
+        parse("--config=dmeo")
+    with pytest.raises(UserError, match=r"no file configs/demo\.py; did you mean 'demo'"):
+        parse("--config=configs/demo.py")
+
+
+def test_fields_that_the_config_file_does_not_have_can_be_given():
+    engine = "--config.inner.estimator.engine"
+    inner = parse("--config=demo", f"{engine}.name=mixed", f"{engine}.chunk=2").inner
+    assert (inner.estimator.engine.name, inner.estimator.engine.chunk) == ("mixed", 2)
+    estimator = "--config.inner.estimator"
+    inner = parse("--config=demo", f"{estimator}.name=truncated", f"{estimator}.last_steps=2").inner
+    assert (inner.estimator.name, inner.estimator.last_steps) == ("truncated", 2)
+    data = parse("--config=base", "--config.data.builder.release=2019").data
+    assert data.builder == {"release": 2019}
+    inner = parse("--config=base", "--config.inner.optimizer.options.momentum=0.9").inner
+    assert inner.optimizer.options == {"learning_rate": 5e-3, "momentum": 0.9}
+
+
+def test_a_new_name_drops_the_fields_of_the_old_estimator(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from configs import demo\nfrom configs.base import engine, estimator\n"
+        "def get_config():\n    config = demo.get_config()\n"
+        "    config.inner.estimator = estimator(\n"
+        "        'truncated', last_steps=2, engine=engine('mixed'), multi_step_until=0.5)\n"
+        "    return config\n"
+    )
+    name = "--config.inner.estimator.name"
+    kept = parse(f"--config={file}", f"{name}=second_order").inner.estimator
+    assert (kept.engine.name, kept.multi_step_until) == ("mixed", 0.5)
+    assert parse(f"--config={file}", f"{name}=first_order").inner.estimator.multi_step_until == 0.5
+    with pytest.raises(UserError, match="'first_order' has no such field"):
+        parse(f"--config={file}", f"{name}=first_order", "--config.inner.estimator.last_steps=2")
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("--config.inner.stesp=3", r"inner has no field 'stesp'; did you mean 'steps'\?"),
+        ("--config.inr.steps=3", r"config has no field 'inr'; did you mean 'inner'\?"),
+        ("--config.inner.estimator.enginee.name=mixed", "enginee is given, but 'second_order'"),
+        ("--config.inner.estimator=first_order", r"--config\.inner\.estimator\.name=first_order"),
+        ("--config.inner.chunk=4", r"--config\.inner\.estimator\.engine\.chunk=4"),
+        ("--config.tasks.at_once=4", r"tasks\.tasks_per_device"),
+        ("--config.meta.steps=many", r"--config\.meta\.steps=many"),
+        ("--memory_gib=-1", "memory_gib"),
+    ],
+)
+def test_mistakes_are_one_sentence(argument, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        parse("--config=demo", argument)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("x = (", r"line 1: .*never closed"),
+        ("x = 1", r"get_config"),
+        ("def get_config():\n    return nothing", r"line 2: name 'nothing' is not defined"),
+        (
+            "from configs import base\ndef get_config():\n    config = base.get_config()\n"
+            "    config.inner.estimator = 'annealed'\n    return config",
+            r'line 4: .*write estimator\("annealed"\)',
+        ),
+    ],
+)
+def test_faulty_config_files_are_one_sentence(tmp_path, text, sentence):
+    file = tmp_path / "faulty.py"
+    file.write_text(text)
+    with pytest.raises(UserError, match=sentence) as caught:
+        parse(f"--config={file}")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_package_runs_from_any_folder_under_its_own_name(tmp_path):
+    command = [sys.executable, "-m", "dsaml_jax", "--config=demo", "--config.seed=-1"]
+    ran = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr == "python -m dsaml_jax: seed is -1; expected at least 0 and at most " + (
+        "4294967295.\n"
+    )
+
+
+def test_programs_are_called_as_they_were_started():
+    assert cli.program_name("launch.py") == "launch.py"
+    assert cli.program_name("/usr/bin/dsaml") == "dsaml"
+    assert cli.program_name("/lib/dsaml_jax/__main__.py") == "python -m dsaml_jax"
