@@ -70,10 +70,9 @@ def test_annotations_of_the_model_and_its_losses_hold():
             config = dataclasses.replace(CONFIG, normalization=normalization)
             variables = initialize(config, key, (FRAMES, BANDS), EMBEDDING)
             clips = clips._replace(batch_stats=variables.get("batch_stats", {}))
-            params = variables["params"]
 
-            @jax.jit
-            def loss(params, key, config=config, clips=clips, variables=variables):
+            def loss(variables, key, config=config, clips=clips):
+                params = variables["params"]
                 encoded = objective.encode(config, params, clips, key, train=True)
                 check_fields(encoded)
                 value, auxiliary = objective.dsaml_loss(config, train=True)(params, clips, key)
@@ -84,7 +83,7 @@ def test_annotations_of_the_model_and_its_losses_hold():
                 check_fields(agreements)
                 return value
 
-            jax.eval_shape(loss, params, key)
+            jax.eval_shape(loss, variables, key)
         check_fields(clips)
     assert uncalled == set()
 
