@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
     if _CONFIG.value is None:
         raise UserError("--config is missing; give an experiment, e.g. --config=configs/demo.py")
-    processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+    processes.initialize_distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     experiment = experiment_from_config(_CONFIG.value.to_dict())
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     path = Path(_WORKDIR.value or f"runs/{name}")

@@ -41,11 +41,11 @@ def prepare(experiment: Experiment, workdir: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made ({error.strerror}); choose another.") from error
-    labeled, findings = read_labels(experiment)
+    labeled, findings = read_labels(experiment.data)
     read = ["As read, with or without audio:", *_described(labeled)]
     _write(folder, findings, read, labeled)
     LOG.info("%s; see %s", findings.line(), folder / "report.txt")
-    prepared = prepared_songs(experiment)
+    prepared = prepared_songs(experiment.data, experiment.audio)
     lines = [*_outcome(prepared), *_described(prepared.splits)]
     _write(folder, prepared.findings, [*read, "", *lines], prepared.splits)
     where = f"\nThe whole report is in {folder}/: report.txt, report.png, findings.json."

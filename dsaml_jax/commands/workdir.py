@@ -19,6 +19,7 @@ import jax
 from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.fingerprint import differences
 from dsaml_jax.errors import UserError
+from dsaml_jax.runtime.compilation_cache import enable_compilation_cache  # noqa: F401
 from dsaml_jax.runtime.files import PARTIAL, cannot_write, write_json
 
 LOG = logging.getLogger(__name__)
@@ -94,13 +95,6 @@ def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh:
 def resolved_config(experiment: Experiment) -> dict[str, Any]:
     """Every field as JSON holds it."""
     return json.loads(json.dumps(dataclasses.asdict(experiment)))
-
-
-def enable_compilation_cache(folder: str) -> None:
-    """Keeps every compiled program in a folder, for later runs."""
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def versions() -> dict[str, str]:

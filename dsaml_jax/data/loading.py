@@ -31,7 +31,7 @@ def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
         a split.
     """
     data = experiment.data
-    prepared = prepared_songs(experiment)
+    prepared = prepared_songs(data, experiment.audio)
     partition = partition_of(experiment, prepared.splits)
     LOG.info("%s", partition)
     ratings_by_song = {song.song_id: song.ratings for song in prepared.songs}
