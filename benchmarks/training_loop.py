@@ -30,9 +30,9 @@ def measure(config: str, steps: int, cache: str) -> dict[str, float]:
     """Seconds of each part of one training in this process."""
     import jax
 
-    from dsaml_jax.commands.workdir import enable_compilation_cache
     from dsaml_jax.config.experiment import experiment_from_config
     from dsaml_jax.data.loading import load_corpora
+    from dsaml_jax.runtime.compilation_cache import enable_compilation_cache
     from dsaml_jax.training import stages
 
     enable_compilation_cache(cache)

@@ -201,9 +201,10 @@ def _flag_sentence(message: str) -> str:
 
 def _run(argv: list[str]) -> None:
     """Runs the mode that the parsed flags choose."""
-    from dsaml_jax.commands.workdir import enable_compilation_cache, lock_workdir
+    from dsaml_jax.commands.workdir import lock_workdir
     from dsaml_jax.config.experiment import experiment_from_config
     from dsaml_jax.runtime import processes
+    from dsaml_jax.runtime.compilation_cache import enable_compilation_cache
     from dsaml_jax.runtime.signals import exit_on_signal
 
     given = flags.FLAGS
@@ -211,7 +212,7 @@ def _run(argv: list[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
     if given.config is None:
         raise UserError("--config is missing; give an experiment, e.g. --config=demo.")
-    processes.join(given.coordinator, given.processes, given.process_id)
+    processes.initialize_distributed(given.coordinator, given.processes, given.process_id)
     experiment = experiment_from_config(given.config.to_dict())
     name = Path(config_flags.get_config_filename(given["config"])).stem
     path = Path(given.workdir or f"runs/{name}")

@@ -208,7 +208,7 @@ def main() -> None:
     flags.add_argument("--processes", type=int)
     flags.add_argument("--process_id", type=int)
     given = flags.parse_args()
-    processes.join(given.coordinator, given.processes, given.process_id)
+    processes.initialize_distributed(given.coordinator, given.processes, given.process_id)
     several = jax.process_count() > 1
     chosen = ALL if given.all else MOST
     if several and not given.all:

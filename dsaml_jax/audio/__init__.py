@@ -1,1 +1,1 @@
-"""From sound to log-mel images and global embeddings."""
+"""Log-mel images and global embeddings from audio."""

@@ -1,4 +1,4 @@
-"""The sound of an audio or MIDI file."""
+"""Decoding of audio and MIDI files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dsaml_jax.audio import midi
 from dsaml_jax.errors import UserError
 
 MIDI_RATE = 48_000
-"""Hz, what the synthesizer renders at."""
+"""Sample rate of the synthesizer in Hz."""
 
 
 def decode(path: str | Path) -> tuple[np.ndarray, int]:
-    """The waveform of a file: mp3, wav, flac or ogg by libsndfile, MIDI by `midi.render`.
+    """Decodes a file: mp3, wav, flac or ogg with libsndfile, MIDI with `midi.render`.
 
-    Channels are averaged. The rate is the file's own.
+    Channels are averaged. The sample rate is the file's own.
 
     Returns:
       [samples] float32 mono, full scale 1, and the sample rate in Hz.
 
     Raises:
-      UserError: the file cannot be read or decoded, or holds no sound; says which and why.
+      UserError: The file cannot be read or decoded, or contains no sound.
     """
     path = Path(path)
     if path.suffix.lower() in midi.SUFFIXES:
@@ -32,34 +32,34 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty; expected audio.")
-        # Given a name, libsndfile would also open a "._name" that macOS left beside it, and fail.
+        # Given a name, libsndfile would also open the "._name" that macOS leaves, and fail.
         with path.open("rb") as file:
             samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except RuntimeError as error:
-        told = str(error).rpartition(": ")[2].strip().rstrip(".")
-        raise UserError(f"{path} cannot be decoded: {told}.") from error
+        reason = str(error).rpartition(": ")[2].strip().rstrip(".")
+        raise UserError(f"{path} cannot be decoded: {reason}.") from error
     if not samples.size:
-        raise UserError(f"{path} holds no samples; expected audio.")
+        raise UserError(f"{path} contains no samples; expected audio.")
     if not np.isfinite(samples).all():
-        raise UserError(f"{path} holds samples that are not finite numbers.")
+        raise UserError(f"{path} contains samples that are not finite; expected audio.")
     if not samples.any():
-        raise UserError(f"{path} is silent from end to end; expected audio.")
+        raise UserError(f"{path} is silent throughout; expected audio.")
     return samples.mean(axis=1), rate
 
 
-def fingerprint(path: str | Path) -> str:
-    """A hash of all that a file's sound depends on: its content and, for MIDI, the synthesizer.
+def audio_hash(path: str | Path) -> str:
+    """Hashes everything that a file's sound depends on: its content and, for MIDI, the synthesizer.
 
     Raises:
-      UserError: the file cannot be read; or, for MIDI, a package is missing.
+      UserError: The file cannot be read or, for MIDI, a package is missing.
     """
     path = Path(path)
     digest = hashlib.sha256(_content_hash(path).encode())
     if path.suffix.lower() in midi.SUFFIXES:
         digest.update(_content_hash(midi.default_sound_font(path)).encode())
-        digest.update(midi.synthesiser_version(path).encode())
+        digest.update(midi.synthesizer_version(path).encode())
     return digest.hexdigest()
 
 

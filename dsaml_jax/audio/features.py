@@ -1,4 +1,4 @@
-"""From a song's sound to the model's two inputs."""
+"""The model's two inputs, computed from a song's sound."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ RECIPES: dict[str, ImageBindRecipe] = {
     "imagebind": PUBLISHED,
     "imagebind_as_released": AS_RELEASED,
 }
-"""What ImageBind's tower is given, by the name of `AudioConfig.embedding`."""
+"""The input recipe of ImageBind's tower, by `AudioConfig.embedding`."""
 
 
 class Features(NamedTuple):
-    """The inputs of one clip: `log_mel` [S, T, F], `embedding` [G]; float32."""
+    """The inputs of one clip: `log_mel` [S, T, F] and `embedding` [G], float32."""
 
     log_mel: np.ndarray
     embedding: np.ndarray
 
 
 class SongFeatures(NamedTuple):
-    """The inputs of one song over the span that is rated, n segments, n >= S.
+    """The inputs of one song over its rated span of n segments, n >= S.
 
-    The span begins where the ratings do and ends with the longest of them, but is S segments at
-    least. Sound that ends before the span does is followed by silence.
+    The span begins with the ratings and ends with the longest of them, but has at least S segments.
+    If the sound ends before the span, silence is appended.
 
     Attributes:
       log_mel: [n, T, F] float32, the image of each segment.
       embeddings: [m, G] float32, global embeddings of windows of S segments.
-      starts: [m] int, the segment that each window starts with; see `window_starts`.
+      starts: [m] int, the first segment of each window; see `window_starts`.
     """
 
     log_mel: np.ndarray
@@ -45,21 +45,21 @@ class SongFeatures(NamedTuple):
 
 
 def embedding_size(config: AudioConfig) -> int:
-    """G, the width of the global embedding that the config names."""
+    """Returns G, the width of the global embedding chosen by the config."""
     return IMAGEBIND_HUGE.output if config.embedding in RECIPES else statistics_size(config)
 
 
 def window_starts(segments: int, config: AudioConfig) -> np.ndarray:
-    """[m] first segments of the embedded windows of a song of n segments.
+    """Returns [m] the first segments of the embedded windows of a song of n segments.
 
-    0, then every `embedding_hop` segments, and the last whole window; 0 alone where n <= S.
+    These are 0, then every `embedding_hop` segments, and the last whole window; only 0 if n <= S.
     """
     last = max(segments - config.segments, 0)
     return np.unique(np.append(np.arange(0, last, config.embedding_hop), last))
 
 
 def resampled(waveform: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:
-    """[samples] float32 at the target rate (soxr, high quality); int16 is scaled to [-1, 1]."""
+    """Resamples to [samples] float32 (soxr, high quality); int16 is scaled to [-1, 1]."""
     if waveform.dtype == np.int16:
         waveform = waveform.astype(np.float32) / 32_768
     if sample_rate != target_rate:
@@ -68,7 +68,7 @@ def resampled(waveform: np.ndarray, sample_rate: int, target_rate: int) -> np.nd
 
 
 def cut_span(waveform: np.ndarray, sample_rate: int, start_s: float, length_s: float) -> np.ndarray:
-    """The samples of a span; silence where the sound has ended."""
+    """Returns the samples of a span, padded with silence after the end of the sound."""
     start, length = round(start_s * sample_rate), round(length_s * sample_rate)
     span = waveform[start : start + length]
     return np.pad(span, (0, length - len(span)))
@@ -77,14 +77,14 @@ def cut_span(waveform: np.ndarray, sample_rate: int, start_s: float, length_s: f
 def song_log_mel(
     waveform: np.ndarray, sample_rate: int, start_s: float, segments: int, config: AudioConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The span's samples at the config's rate, and its log-mel images [n, T, F].
+    """Returns the span's samples at the config's rate, and its log-mel images [n, T, F].
 
     Args:
       waveform: [samples], mono; int16, or float in [-1, 1].
-      sample_rate: of the waveform, Hz; resampled to the config's where it differs.
-      start_s: where the first segment starts, in seconds.
-      segments: n.
-      config: of the features.
+      sample_rate: Rate of the waveform in Hz; resampled to the config's if it differs.
+      start_s: Start of the first segment in seconds.
+      segments: n, the number of segments.
+      config: Sizes of the features.
     """
     rate = config.sample_rate
     sound = resampled(waveform, sample_rate, rate)
@@ -95,7 +95,7 @@ def song_log_mel(
 def statistics_embeddings(
     span: np.ndarray, log_mel_nTF: np.ndarray, config: AudioConfig
 ) -> np.ndarray:
-    """[m, G] statistics of each window of a span of n >= S segments (see `window_starts`)."""
+    """Returns [m, G] statistics of each window of a span of n >= S segments."""
     size, length = config.segment_samples, config.segments
     return np.stack(
         [
@@ -112,7 +112,7 @@ def statistics_embeddings(
 def tower_clips(
     waveform: np.ndarray, sample_rate: int, start_s: float, segments: int, config: AudioConfig
 ) -> np.ndarray:
-    """What ImageBind's tower is given of each window: [m, clips, clip samples].
+    """Returns the inputs of ImageBind's tower for each window: [m, clips, clip samples].
 
     The arguments are those of `song_log_mel`; the sound is resampled to the recipe's rate.
     """
@@ -122,10 +122,10 @@ def tower_clips(
     return np.stack(
         [
             select_clips(
-                cut_span(sound, recipe.sample_rate, start_s + at * config.segment_s, length_s),
+                cut_span(sound, recipe.sample_rate, start_s + first * config.segment_s, length_s),
                 recipe,
             )
-            for at in window_starts(segments, config)
+            for first in window_starts(segments, config)
         ]
     )
 
@@ -133,7 +133,7 @@ def tower_clips(
 def clip_features(
     waveform: np.ndarray, sample_rate: int, start_s: float, config: AudioConfig
 ) -> Features:
-    """Features of the S segments from `start_s` on, with statistics as the embedding.
+    """Returns the features of the S segments from `start_s` on, with statistics as the embedding.
 
     The arguments are those of `song_log_mel`.
     """

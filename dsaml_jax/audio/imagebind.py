@@ -1,12 +1,12 @@
-"""ImageBind's audio tower: waveform -> one embedding a clip, in Flax Linen.
+"""ImageBind's audio tower, which maps a waveform to one embedding per clip, in Flax Linen.
 
 Source: Girdhar et al., ImageBind: One Embedding Space To Bind Them All, CVPR 2023
 (arXiv 2305.05665), and https://github.com/facebookresearch/ImageBind. The filter bank of each clip
 (see `imagebind_input`) is an image for a vision transformer; the embeddings of a waveform's clips,
-all of the same learned length, are averaged.
+all scaled to the same learned length, are averaged.
 
-The published weights are under CC BY-NC 4.0: no commercial use. `dsaml_jax.interop.imagebind`
-reads them.
+The published weights are licensed CC BY-NC 4.0: no commercial use. They are read by
+`dsaml_jax.interop.imagebind`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dsaml_jax.audio.imagebind_input import (
 Variables = Mapping[str, Any]
 
 _NORM_EPSILON = 1e-6
-_STEM_NORM_EPSILON = 1e-5  # the one LayerNorm that ImageBind leaves at PyTorch's default
+_STEM_NORM_EPSILON = 1e-5  # ImageBind uses PyTorch's default in this one LayerNorm
 _LARGEST_SCALE = 100.0
 
 
@@ -40,9 +40,16 @@ class ImageBindConfig:
     """Sizes of the tower; the defaults are imagebind_huge's.
 
     Attributes:
-      width: of the residual stream; blocks, heads: of the transformer; output: of the embedding.
-      bins, frames: of the image; patch, stride: of its patches, which overlap.
-      dtype, param_dtype: of the computation and of the weights.
+      width: Width of the residual stream.
+      blocks: Number of transformer blocks.
+      heads: Number of attention heads.
+      output: Width of the embedding.
+      bins: Height of the image: mel bands.
+      frames: Width of the image: frames.
+      patch: Size of the square patches.
+      stride: Distance between patches, which overlap.
+      dtype: Precision of the computation.
+      param_dtype: Precision of the weights.
     """
 
     width: int = 768
@@ -64,11 +71,11 @@ class ImageBindConfig:
 
 
 IMAGEBIND_HUGE = ImageBindConfig()
-"""The one size whose weights are published."""
+"""The only size whose weights are published."""
 
 
 class _Attention(nn.Module):
-    """Multi-head attention with one more key and value that are weights, not tokens."""
+    """Multi-head attention with one extra key and value that are weights, not tokens."""
 
     config: ImageBindConfig
 
@@ -99,7 +106,7 @@ class _Attention(nn.Module):
 
 
 class _Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """A transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     config: ImageBindConfig
 
@@ -120,7 +127,7 @@ class ImageBindAudio(nn.Module):
     def __call__(self, fbank: jax.Array) -> jax.Array:
         config = self.config
         width = config.width
-        weight = functools.partial(self.param, init_fn=nn.initializers.normal(width**-0.5))
+        initializer = nn.initializers.normal(width**-0.5)
         patches = nn.Conv(
             width,
             (config.patch, config.patch),
@@ -134,8 +141,10 @@ class ImageBindAudio(nn.Module):
         )(jnp.moveaxis(fbank, 1, -1))
         tokens = patches.reshape(len(fbank), -1, width)  # by frequency, then by time
         tokens = _norm(config, _STEM_NORM_EPSILON, name="stem_norm")(tokens)
-        class_token = weight("class_token", shape=(1, 1, width), dtype=config.param_dtype)
-        positions = weight("positions", shape=(1, config.tokens, width), dtype=config.param_dtype)
+        class_token = self.param("class_token", initializer, (1, 1, width), config.param_dtype)
+        positions = self.param(
+            "positions", initializer, (1, config.tokens, width), config.param_dtype
+        )
         class_tokens = jnp.broadcast_to(class_token, (len(fbank), 1, width)).astype(tokens.dtype)
         tokens = jnp.concatenate([class_tokens, tokens], axis=1) + positions.astype(tokens.dtype)
         for block in range(config.blocks):
@@ -151,9 +160,11 @@ class ImageBindAudio(nn.Module):
 
 @functools.partial(jax.jit, static_argnames="config")
 def embed_fbank(variables: Variables, fbank: jax.Array, config: ImageBindConfig) -> jax.Array:
-    """Embeddings [N, output] of [N, clips, 1, bins, frames]: the mean over the clips."""
+    """Returns embeddings [N, output] of [N, clips, 1, bins, frames], averaged over the clips."""
     flat = fbank.reshape(-1, *fbank.shape[2:])
-    return ImageBindAudio(config).apply(variables, flat).reshape(*fbank.shape[:2], -1).mean(axis=1)
+    embeddings = ImageBindAudio(config).apply(variables, flat)
+    assert isinstance(embeddings, jax.Array)  # `apply` returns a tuple only with `mutable`
+    return embeddings.reshape(*fbank.shape[:2], -1).mean(axis=1)
 
 
 def embed_waveforms(
@@ -163,20 +174,20 @@ def embed_waveforms(
     recipe: ImageBindRecipe = PUBLISHED,
     batch: int = 8,
 ) -> np.ndarray:
-    """Embeddings of waveforms of any lengths, `batch` at a time, so that one program serves all.
+    """Embeds waveforms of any lengths, `batch` at a time, so that one compiled program is enough.
 
     Args:
-      variables: of `ImageBindAudio(config)`; see `dsaml_jax.interop.imagebind`.
-      waveforms: each [samples], mono, full scale 1, at `recipe.sample_rate`.
-      config: of the tower.
-      recipe: of its input.
-      batch: waveforms a call of the tower.
+      variables: Variables of `ImageBindAudio(config)`; see `dsaml_jax.interop.imagebind`.
+      waveforms: Each [samples], mono, full scale 1, at `recipe.sample_rate`.
+      config: Sizes of the tower.
+      recipe: Recipe of its input.
+      batch: Waveforms per call of the tower.
 
     Returns:
       [len(waveforms), output] float32.
 
     Raises:
-      UserError: a waveform shorter than 25 ms.
+      UserError: A waveform is shorter than 25 ms.
     """
     clips = [select_clips(np.asarray(waveform, np.float32), recipe) for waveform in waveforms]
     return embed_clips(variables, clips, config, recipe, batch)
@@ -189,7 +200,7 @@ def embed_clips(
     recipe: ImageBindRecipe = PUBLISHED,
     batch: int = 8,
 ) -> np.ndarray:
-    """`embed_waveforms` of waveforms given as their clips, [clips, clip samples] each."""
+    """Embeds waveforms given as their clips, [clips, clip samples] each; see `embed_waveforms`."""
     parts = [np.zeros((0, config.output), np.float32)]
     for first in range(0, len(waveforms), batch):
         chosen = waveforms[first : first + batch]

@@ -1,4 +1,4 @@
-"""What ImageBind's audio tower is given: a few clips of a waveform, each as a mel filter bank.
+"""The input of ImageBind's audio tower: a few clips of a waveform, each as a mel filter bank.
 
 Source: https://github.com/facebookresearch/ImageBind, imagebind/data.py; the clips are those of
 PyTorchVideo's ConstantClipsPerVideoSampler.
@@ -19,16 +19,18 @@ from dsaml_jax.audio.kaldi_fbank import kaldi_fbank
 
 @dataclasses.dataclass(frozen=True)
 class ImageBindRecipe:
-    """How a waveform becomes the tower's input.
+    """How a waveform is converted to the tower's input.
 
     Attributes:
-      sample_rate: of the waveforms, in Hz; the caller resamples.
-      clips: number of clips, spread evenly over the waveform, the first at its start and the last
+      sample_rate: Rate of the waveforms in Hz; the caller resamples.
+      clips: Number of clips, evenly spaced, the first at the start of the waveform and the last
         at its end.
-      clip_s: length of a clip in seconds; a shorter waveform is one clip, taken `clips` times.
-      bins: mel bands.
-      frames: columns of the image; shorter filter banks get zeros (before normalization).
-      mean, std: the normalization (x - mean) / std.
+      clip_s: Length of a clip in seconds; a shorter waveform is repeated as every clip.
+      bins: Number of mel bands.
+      frames: Number of columns of the image; shorter filter banks are zero-padded before
+        normalization.
+      mean: Mean of the normalization (x - mean) / std.
+      std: Standard deviation of the normalization.
     """
 
     sample_rate: int = 16_000
@@ -41,21 +43,22 @@ class ImageBindRecipe:
 
 
 PUBLISHED = ImageBindRecipe()
-"""ImageBind's own: audio at 16 kHz."""
+"""ImageBind's own recipe: audio at 16 kHz."""
 
 AS_RELEASED = ImageBindRecipe(sample_rate=44_100)
-"""What DSAML's release feeds the tower: audio at 44.1 kHz, which it was not trained on."""
+"""The recipe of DSAML's release: audio at 44.1 kHz, on which the tower was not trained."""
 
 
 def select_clips(waveform: np.ndarray, recipe: ImageBindRecipe = PUBLISHED) -> np.ndarray:
-    """The clips of a waveform [samples], [clips, clip samples].
+    """Returns the clips [clips, clip samples] of a waveform [samples].
 
-    Clip i starts at i (T - clip_s) / (clips - 1) seconds, rounded down to a sample, T the
-    waveform's length.
+    Clip i starts at i (T - clip_s) / (clips - 1) seconds, rounded down to a sample, where T is the
+    length of the waveform.
     """
     rate = recipe.sample_rate
     length = min(recipe.clip_s * rate, len(waveform))
-    # T is the nearest float and the rest exact, as in ImageBind: no clip may start one sample off.
+    # As in ImageBind, T is rounded to a float and the rest is exact; otherwise a clip could start
+    # one sample off.
     latest = Fraction(max(len(waveform) / rate - recipe.clip_s, 0)) / max(recipe.clips - 1, 1)
     starts = (min(int(i * latest * rate), len(waveform) - length) for i in range(recipe.clips))
     return np.stack([waveform[start : start + length] for start in starts])
@@ -63,10 +66,10 @@ def select_clips(waveform: np.ndarray, recipe: ImageBindRecipe = PUBLISHED) -> n
 
 @functools.partial(jax.jit, static_argnames="recipe")
 def imagebind_fbank(clips: jax.Array, recipe: ImageBindRecipe = PUBLISHED) -> jax.Array:
-    """The tower's input: clips [..., samples] -> [..., 1, bins, frames].
+    """Returns the tower's input: clips [..., samples] -> [..., 1, bins, frames].
 
     Raises:
-      UserError: clips shorter than one frame of the filter bank.
+      UserError: The clips are shorter than one frame of the filter bank.
     """
     clips = clips - clips.mean(axis=-1, keepdims=True)
     fbank = kaldi_fbank(clips, recipe.sample_rate, recipe.bins)[..., : recipe.frames, :]

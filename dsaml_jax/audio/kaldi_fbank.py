@@ -1,11 +1,11 @@
-"""Kaldi's log mel filter bank, the way ImageBind asks for it, in JAX.
+"""Kaldi's log mel filter bank with ImageBind's options, in JAX.
 
-Per frame of 25 ms every 10 ms, frames that would reach past the end left out:
+For each frame of 25 ms, every 10 ms, without frames that would extend past the end:
   x <- x - mean(x);  x[n] <- x[n] - 0.97 x[n-1], with x[-1] = x[0];  x <- x * hann(symmetric)
-  P = |FFT of x, padded with zeros to a power of two|^2
-  log max(F P, eps), F the triangles of `mel_filters`, eps that of float32.
-Source: Kaldi, feat/feature-fbank.cc and feat/mel-computations.cc, with htk_compat (which matters
-only for the place of the energy, and there is none), no energy, no dither.
+  P = |FFT of x, zero-padded to a power of two|^2
+  log max(F P, eps), with the triangles F of `mel_filters` and the eps of float32.
+Source: Kaldi, feat/feature-fbank.cc and feat/mel-computations.cc, with htk_compat (which only
+affects the position of the energy, which is absent), without energy and dither.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ LOG_FLOOR = float(np.finfo(np.float32).eps)
 
 @functools.partial(jax.jit, static_argnames=("sample_rate", "bins"))
 def kaldi_fbank(waveform: jax.Array, sample_rate: int, bins: int = 128) -> jax.Array:
-    """Natural log of the mel energies.
+    """Returns the natural logarithm of the mel energies.
 
     Args:
       waveform: [..., samples], full scale 1.
-      sample_rate: in Hz.
-      bins: number of triangles, from 20 Hz to half the sample rate.
+      sample_rate: Sample rate in Hz.
+      bins: Number of triangles, from 20 Hz to half the sample rate.
 
     Returns:
       [..., frames, bins] of the waveform's dtype; frames = 1 + (samples - frame) // shift.
 
     Raises:
-      UserError: the waveform is shorter than one frame.
+      UserError: The waveform is shorter than one frame.
     """
     frame = int(sample_rate * FRAME_S)
     shift = int(sample_rate * SHIFT_S)
@@ -63,10 +63,10 @@ def kaldi_fbank(waveform: jax.Array, sample_rate: int, bins: int = 128) -> jax.A
 
 @functools.lru_cache(maxsize=8)
 def mel_filters(bins: int, size: int, sample_rate: int) -> np.ndarray:
-    """Kaldi's triangles, [bins, size // 2 + 1], float64.
+    """Returns Kaldi's triangles, [bins, size // 2 + 1] float64.
 
     Filter b rises and falls linearly in mel(f) = 1127 ln(1 + f / 700), from point b over b + 1 to
-    b + 2 of bins + 2 points spread evenly in mel. The bin at half the sample rate has no weight.
+    b + 2 of bins + 2 points evenly spaced in mel. The bin at half the sample rate has zero weight.
     """
 
     def mel(hertz):
@@ -74,7 +74,7 @@ def mel_filters(bins: int, size: int, sample_rate: int) -> np.ndarray:
 
     points = np.linspace(mel(LOWEST_HZ), mel(sample_rate / 2), bins + 2)
     step = points[1] - points[0]
-    at = mel(np.arange(size // 2) * (sample_rate / size))
-    rising = (at - points[:-2, None]) / step
-    falling = (points[2:, None] - at) / step
+    bin_mel = mel(np.arange(size // 2) * (sample_rate / size))
+    rising = (bin_mel - points[:-2, None]) / step
+    falling = (points[2:, None] - bin_mel) / step
     return np.pad(np.maximum(0, np.minimum(rising, falling)), ((0, 0), (0, 1)))

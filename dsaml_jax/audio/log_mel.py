@@ -1,4 +1,4 @@
-"""Log-mel images of half-second segments (the local input)."""
+"""Log-mel images of half-second segments, the model's local input."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dsaml_jax.audio.config import AudioConfig
 
 
 def cut_segments(waveform: np.ndarray, config: AudioConfig) -> np.ndarray:
-    """[samples] -> [S, segment samples]: whole segments from the start; a remainder is left out."""
+    """Cuts [samples] into whole segments [S, segment samples]; a remainder is dropped."""
     size = config.segment_samples
     count = len(waveform) // size
     return waveform[: count * size].reshape(count, size)
 
 
 def log_mel(segments: np.ndarray, config: AudioConfig) -> np.ndarray:
-    """ln(mel power + floor) of each segment, [S, samples] -> [S, T, F] float32.
+    """Returns ln(mel power + floor) of each segment, [S, samples] -> [S, T, F] float32.
 
-    The STFT is taken inside each segment: Hann window (periodic), frames centered, reflect padding,
-    power spectrum; HTK-scale mel triangles without normalization. (Released code of Zhang et al.,
-    AAAI 2025.)
+    The STFT is computed within each segment: periodic Hann window, centered frames, reflect
+    padding, power spectrum; then HTK-scale mel triangles without normalization. Source: the
+    released code of Zhang et al., AAAI 2025.
     """
     spectrum = librosa.stft(
         segments.astype(np.float32),
@@ -32,14 +32,14 @@ def log_mel(segments: np.ndarray, config: AudioConfig) -> np.ndarray:
         center=True,
         pad_mode="reflect",
     )
-    power = spectrum.real**2 + spectrum.imag**2
+    power = np.real(spectrum) ** 2 + np.imag(spectrum) ** 2
     mel = np.einsum("fk,skt->stf", mel_filters(config), power, optimize=True)
     return np.log(mel + np.float32(config.floor))
 
 
 @functools.lru_cache(maxsize=8)
 def mel_filters(config: AudioConfig) -> np.ndarray:
-    """[F, FFT bins] triangles on the HTK mel scale from 0 Hz to half the sample rate."""
+    """Returns [F, FFT bins] triangles on the HTK mel scale from 0 Hz to half the sample rate."""
     return librosa.filters.mel(
         sr=config.sample_rate,
         n_fft=config.window,

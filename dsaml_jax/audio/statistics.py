@@ -1,7 +1,8 @@
 """A global embedding that needs no weights: long-term statistics of a clip's sound.
 
-It stands in for the ImageBind embedding of the released model (1024 values of a frozen network),
-says what sort of song a clip is from, and is projected to the model's width by a learned layer.
+It replaces the ImageBind embedding of the released model (1024 values of a frozen network),
+characterizes the kind of song that a clip is from, and is projected to the model's width by a
+learned layer.
 """
 
 from __future__ import annotations
@@ -13,29 +14,30 @@ from dsaml_jax.audio.config import AudioConfig
 
 CHROMA_BINS = 12
 PULSE_LAGS_S = np.arange(0.2, 1.2001, 0.05)
-"""Lags of the loudness autocorrelation: beats of 300 down to 50 a minute."""
+"""Lags of the loudness autocorrelation in seconds: 300 down to 50 beats per minute."""
 
 
 def statistics_size(config: AudioConfig) -> int:
-    """G, the number of values that `clip_statistics` returns."""
+    """Returns G, the number of values that `clip_statistics` returns."""
     return 3 * config.mel_bands + CHROMA_BINS + len(PULSE_LAGS_S)
 
 
 def clip_statistics(
     waveform: np.ndarray, log_mel_STF: np.ndarray, config: AudioConfig
 ) -> np.ndarray:
-    """[G] float32 statistics of one clip, in this order:
+    """Returns [G] float32 statistics of one clip, in this order:
 
     - mean over frames of each log-mel band: timbre, register and loudness;
     - standard deviation over frames of each band: dynamics;
-    - mean absolute change from frame to frame of each band: how busy it is;
-    - the chroma profile, 12 pitch classes that sum to 1 (tuning fixed at A = 440 Hz), sorted by
-      fifths from the loudest class: mode, whatever the key;
+    - mean absolute frame-to-frame change of each band: activity;
+    - the chroma profile, 12 pitch classes that sum to 1 (tuning fixed at A = 440 Hz), ordered by
+      fifths from the loudest class: mode, independent of the key;
     - autocorrelation of the frame-to-frame rise in loudness at `PULSE_LAGS_S`: pulse and tempo.
 
     Args:
       waveform: [samples] of the clip, mono, in [-1, 1].
-      log_mel_STF: its log-mel images.
+      log_mel_STF: Its log-mel images.
+      config: Sizes of the features.
     """
     frames = log_mel_STF[:, :-1].reshape(-1, log_mel_STF.shape[-1])
     steps = np.diff(log_mel_STF, axis=1)
@@ -56,7 +58,7 @@ def clip_statistics(
 
 
 def _autocorrelation(signal: np.ndarray, lags: np.ndarray) -> np.ndarray:
-    """Normalized autocorrelation at whole lags; 0 for a flat signal or a lag beyond it."""
+    """Computes the normalized autocorrelation at whole lags; 0 if undefined."""
     centered = signal - signal.mean()
     power = float(centered @ centered)
     inside = [0 < lag < len(centered) for lag in lags]

@@ -1,11 +1,11 @@
-"""The feature store: arrays on disk, by what they were computed from.
+"""The feature store: arrays on disk, addressed by a hash of what they were computed from.
 
-Layout: `{folder}/{kind}/{key}.npz`, kind "log_mel" or "embedding". A key is a hash of all that an
-entry depends on: the audio file's content, every parameter, the span, the embedding's weights.
-So an entry is never out of date, two data sets may share a store, and any file may be deleted.
+Layout: `{folder}/{kind}/{key}.npz`, kind "log_mel" or "embedding". A key is a hash of everything
+that an entry depends on: the audio file's content, all parameters, the span, the embedding's
+weights. So entries are never out of date, data sets may share a store, and any file may be deleted.
 
-An entry is written to a file of another name, flushed to the disk and then renamed: whatever stops
-the program leaves whole entries and perhaps a `.partial` file, which a later run removes.
+An entry is written to a temporary file, flushed to disk and then renamed: an interruption leaves
+complete entries and perhaps a `.partial` file, which a later run removes.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.files import PARTIAL, PREPARED_REMEDY, atomic_write
 
 KINDS = ("log_mel", "embedding")
-_ABANDONED_S = 600  # nobody writes one entry for so long
+_ABANDONED_S = 600  # writing one entry never takes this long
 
 
 def entry_key(**parts: Any) -> str:
-    """A hash of named parts, each of which JSON can hold; the order does not matter."""
+    """Returns a hash of named, JSON-serializable parts; their order does not matter."""
     text = json.dumps(parts, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 def bytes_hash(content: bytes) -> str:
-    """A hash of bytes, for `entry_key`."""
+    """Returns a hash of bytes, for `entry_key`."""
     return hashlib.sha256(content).hexdigest()
 
 
 def entry_path(folder: str | Path, kind: str, key: str) -> Path:
-    """Where an entry is, or would be."""
+    """Returns the path of an entry, whether or not it exists."""
     return Path(folder) / kind / f"{key}.npz"
 
 
-def write(path: Path, **arrays: np.ndarray) -> None:
-    """Writes an entry, whole or not at all. The same arrays give the same bytes.
+def write(path: Path, **arrays: np.ndarray | np.generic) -> None:
+    """Writes an entry atomically. The same arrays give the same bytes.
 
     Raises:
-      UserError: the folder cannot be written, or the disk is full.
+      UserError: The folder cannot be written, or the disk is full.
     """
     with atomic_write(path, PREPARED_REMEDY) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - no key is allow_pickle
 
 
 def read(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """An entry's arrays: those of these names, or all.
+    """Returns an entry's arrays: those with the given names, or all.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      UserError: The entry does not exist or is damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as entry:
@@ -68,7 +68,7 @@ def read(path: Path, *names: str) -> dict[str, np.ndarray]:
 
 
 def remove_partial(folder: str | Path) -> int:
-    """Removes what interrupted writes have left behind; returns how many files."""
+    """Removes files that interrupted writes left behind, and returns their number."""
     removed = 0
     for path in Path(folder).glob(f"*/*{PARTIAL}"):
         try:

@@ -15,7 +15,7 @@ from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.tables import Tables
 from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.files import write_json
-from dsaml_jax.runtime.hlo_cost import Work, program_cost
+from dsaml_jax.runtime.hlo_cost import ProgramCost, program_cost
 from dsaml_jax.training.devices import replicated, task_layout, task_mesh
 from dsaml_jax.training.stages import training_stages
 from dsaml_jax.training.state import initial_state
@@ -189,7 +189,7 @@ def largest_that_fits(
     }
 
 
-def to_text(result: dict[str, Any], work: Work) -> str:
+def to_text(result: dict[str, Any], work: ProgramCost) -> str:
     """Formats the result for the console."""
     communicated = sum(each.bytes * each.times for each in work.collectives)
     lines = [

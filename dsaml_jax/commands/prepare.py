@@ -46,11 +46,11 @@ def prepare(experiment: Experiment, workdir: Path) -> str:
         raise UserError(
             f"{folder} cannot be created ({error.strerror}); choose another --workdir."
         ) from error
-    labeled, findings = read_labels(experiment)
+    labeled, findings = read_labels(experiment.data)
     as_read = ["As read, with or without audio:", *describe_splits(labeled)]
     _write(folder, findings, as_read, labeled)
     LOG.info("%s; see %s", findings.line(), folder / "report.txt")
-    prepared = prepared_songs(experiment)
+    prepared = prepared_songs(experiment.data, experiment.audio)
     lines = [*describe_audio(prepared), *describe_splits(prepared.splits)]
     _write(folder, prepared.findings, [*as_read, "", *lines], prepared.splits)
     where = f"\nThe whole report is in {folder}/: report.txt, report.png, findings.json."

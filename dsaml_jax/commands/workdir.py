@@ -92,13 +92,6 @@ def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh:
     return folder
 
 
-def enable_compilation_cache(folder: str) -> None:
-    """Keeps every compiled program in a folder, for later runs."""
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
 def versions() -> dict[str, str]:
     """Returns the versions of Python, the platform, the devices, and the packages in use."""
     return {

@@ -32,7 +32,7 @@ def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
         split.
     """
     data = experiment.data
-    prepared = prepared_songs(experiment)
+    prepared = prepared_songs(data, experiment.audio)
     partition = partition_of(data, prepared.splits)
     LOG.info("%s", partition)
     ratings_by_song = {song.song_id: song.ratings for song in prepared.songs}

@@ -1,4 +1,4 @@
-"""The data sets that users bring, by name."""
+"""Data sets that users provide, by name."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 from dsaml_jax.datasets import folder_builder
-from dsaml_jax.datasets.deam.builder import Deam
+from dsaml_jax.datasets.builders import Deam, Merp, Pmemo, Vgmidi
 from dsaml_jax.datasets.folder_builder import FolderBuilder
 from dsaml_jax.datasets.journal import ReadOptions
-from dsaml_jax.datasets.merp.builder import Merp
 from dsaml_jax.datasets.merp.parse import MerpOptions
-from dsaml_jax.datasets.pmemo.builder import Pmemo
 from dsaml_jax.datasets.pmemo.parse import PmemoOptions
-from dsaml_jax.datasets.vgmidi.builder import Vgmidi
 from dsaml_jax.errors import UserError
 
 DATA_SETS: Mapping[str, tuple[type[FolderBuilder], type[ReadOptions]]] = MappingProxyType(
@@ -27,41 +24,42 @@ DATA_SETS: Mapping[str, tuple[type[FolderBuilder], type[ReadOptions]]] = Mapping
         "vgmidi": (Vgmidi, ReadOptions),
     }
 )
-"""Name -> builder and the options of its reader."""
+"""Name -> (builder class, class of its reader's options)."""
 
 
 def options_of(name: str, **fields: Any) -> ReadOptions:
-    """The reader's options of a data set.
+    """Returns the options of a data set's reader.
 
     Raises:
-      UserError: there is no such data set, or it has no such option.
+      UserError: There is no such data set, or it has no such option.
     """
     options_class = _entry(name)[1]
     known = list(options_class.__dataclass_fields__)
     for field in fields:
         if field not in known:
             raise UserError(
-                f"{name} has no option '{field}'{_near(field, known)}; it has {', '.join(known)}."
+                f"{name} has no option '{field}'{_near(field, known)}; its options are "
+                f"{', '.join(known)}."
             )
     return options_class(**fields)
 
 
-def prepare(
+def build(
     name: str, root: str | Path, data_dir: str | Path, options: ReadOptions | None = None
 ) -> FolderBuilder:
-    """`folder_builder.prepare` of the data set called `name`.
+    """Builds the data set called `name`; see `folder_builder.build`.
 
     Raises:
-      UserError: there is no such data set, the root does not exist, or as its reader does.
+      UserError: There is no such data set, or as `folder_builder.build`.
     """
     builder_class, options_class = _entry(name)
-    return folder_builder.prepare(builder_class, root, data_dir, options or options_class())
+    return folder_builder.build(builder_class, root, data_dir, options or options_class())
 
 
 def _entry(name: str) -> tuple[type[FolderBuilder], type[ReadOptions]]:
     if name not in DATA_SETS:
         raise UserError(
-            f"there is no data set '{name}'{_near(name, list(DATA_SETS))}; known are "
+            f"there is no data set '{name}'{_near(name, list(DATA_SETS))}; choose one of "
             f"{', '.join(DATA_SETS)}."
         )
     return DATA_SETS[name]

@@ -1,4 +1,4 @@
-"""Which ratings are good enough to learn from, as functions of songs."""
+"""Filters that select which ratings to learn from, as functions of songs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 
 @dataclasses.dataclass(frozen=True)
 class RatingFilter:
-    """What is kept; the defaults are those of the PyTorch release of DSAML for DEAM.
+    """Criteria that ratings must meet; the defaults are the PyTorch release's for DEAM.
 
     Attributes:
-      least_deviation: a rating is dropped where mean |x - mean x| over its first `span` values is
-        below this, in either dimension; 0 keeps all.
-      span: values looked at, at two a second.
-      more_songs_than: annotators who rated this many songs or fewer are dropped, counted after
-        flat ratings are gone; 0 keeps all.
+      least_deviation: A rating is dropped if mean |x - mean x| over its first `span` values is
+        below this in either dimension; 0 keeps all.
+      span: Number of values inspected, at two per second.
+      more_songs_than: Annotators who rated this many songs or fewer are dropped, counted after
+        flat ratings are removed; 0 keeps all.
     """
 
     least_deviation: float = 0.01
@@ -30,13 +30,13 @@ class RatingFilter:
 
 @dataclasses.dataclass(frozen=True)
 class FilterCounts:
-    """What a filter left out.
+    """Counts of what a filter removed.
 
     Attributes:
-      flat: ratings dropped because they hardly move.
-      rare: ratings dropped because their annotator rated too few songs.
-      annotators: annotators with at least one rating before and none after.
-      songs: songs with at least one rating before and none after; they are left out too.
+      flat: Ratings dropped because they hardly change.
+      rare: Ratings dropped because their annotator rated too few songs.
+      annotators: Annotators who had at least one rating before and have none after.
+      songs: Songs that had at least one rating before and have none after; they are removed too.
     """
 
     flat: int
@@ -46,13 +46,16 @@ class FilterCounts:
 
 
 def deviation(curve: np.ndarray, span: int) -> np.ndarray:
-    """[2] mean |x - mean x| over the first `span` values of an [L, 2] curve, by dimension."""
+    """Returns mean |x - mean x| over the first `span` values of an [L, 2] curve, per dimension."""
     head = curve[:span].astype(np.float64)
     return np.abs(head - head.mean(axis=0)).mean(axis=0)
 
 
 def apply(songs: Sequence[Song], rules: RatingFilter) -> tuple[list[Song], FilterCounts]:
-    """Songs with the ratings that pass, and what was left out.
+    """Returns the songs with the ratings that pass, and counts of what was removed.
+
+    The aggregate ("all") always passes. Annotators are counted over the given songs only, so pass
+    the songs of one split to filter that split.
 
     The aggregate ("all") always passes. Annotators are counted over the songs given, so a split
     is filtered by giving its songs alone.

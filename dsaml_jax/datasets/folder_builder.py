@@ -1,4 +1,4 @@
-"""TFDS builders of data sets that users bring as a folder."""
+"""The TFDS builder of data sets that users provide as a folder."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Reader = Callable[[Path, Any], tuple[list[schema.Song], report.Findings]]
 
 @dataclasses.dataclass(eq=False)
 class FolderConfig(tfds.core.BuilderConfig):
-    """Which folder, read how.
+    """The folder to read and the reader's options.
 
-    TFDS prepares each config in a folder of its own, called by the config's name. The name is
-    derived from the root, the options and every file's path, size and time (`config_of`), so that
-    neither another root nor a changed one is mistaken for what is already prepared.
+    TFDS prepares each config in a folder named after it. The name is derived from the root, the
+    options and every file's path, size and modification time (see `config_of`), so a different or
+    modified root is never mistaken for data that are already prepared.
 
     Attributes:
-      root: the data set's folder, absolute.
-      options: of the data set's reader.
+      root: Absolute path of the data set's folder.
+      options: Options of the data set's reader.
     """
 
     root: str = ""
@@ -36,20 +36,21 @@ class FolderConfig(tfds.core.BuilderConfig):
 
 
 class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Reads a folder, saves the findings beside the prepared data, and yields songs.
+    """A builder that reads a folder, saves the findings with the prepared data, and yields songs.
 
-    A data set states its reader, the title and citation, and the split of a song. Splits that
-    would be empty are absent; "all" is their union.
+    A subclass defines the reader, the title, the citation and, where the data set has splits,
+    `split_of`. Empty splits are omitted; "all" is their union.
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
     read: ClassVar[Reader]
     title: ClassVar[str]
     citation: ClassVar[str] = ""
 
     @staticmethod
     def split_of(song: schema.Song) -> str:
-        """The split that a song belongs to."""
+        """Returns the name of the split that a song belongs to."""
         del song
         return "train"
 
@@ -61,8 +62,9 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict]]]:
-        del dl_manager  # nothing is downloaded: users bring the data
+        del dl_manager  # nothing is downloaded: users provide the data
         config = self.builder_config
+        assert isinstance(config, FolderConfig)  # `build` always passes one
         songs, findings = type(self).read(Path(config.root), config.options)
         findings.save(Path(self.data_path))
         splits: dict[str, list[schema.Song]] = {}
@@ -76,10 +78,10 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def config_of(root: str | Path, options: ReadOptions, data_set: str) -> FolderConfig:
-    """The config that stands for a folder as it is now.
+    """Returns the config that identifies a folder in its present state.
 
     Raises:
-      UserError: the root is not a folder.
+      UserError: The root is not a folder.
     """
     root = layout.existing_root(root, data_set)
     digest = hashlib.blake2b(f"{root}\n{options}\n".encode(), digest_size=6)
@@ -97,31 +99,31 @@ def config_of(root: str | Path, options: ReadOptions, data_set: str) -> FolderCo
     )
 
 
-def prepare(
+def build(
     builder_class: type[FolderBuilder],
     root: str | Path,
     data_dir: str | Path,
     options: ReadOptions,
 ) -> FolderBuilder:
-    """Reads a data set's folder into array_record files, unless that is done already.
+    """Reads a data set's folder into array_record files, unless they exist already.
 
     Args:
-      builder_class: the data set's builder.
-      root: its folder, in its own layout.
-      data_dir: where prepared data sets go.
-      options: of its reader.
+      builder_class: The data set's builder.
+      root: The data set's folder, in its original layout.
+      data_dir: Folder for prepared data sets.
+      options: Options of the reader.
 
     Returns:
-      The builder, ready for `as_data_source`; `findings_of` tells what was found.
+      The builder, ready for `as_data_source`; `findings_of` returns its findings.
 
     Raises:
-      UserError: as the data set's reader does; or `data_dir` lies in the root.
+      UserError: The reader raises it, or `data_dir` is inside the root.
     """
     config = config_of(root, options, builder_class.title)
     if Path(data_dir).expanduser().resolve().is_relative_to(config.root):
         raise UserError(
-            f"{data_dir} lies inside the data set's folder {config.root}; give a folder outside it "
-            "for the prepared data."
+            f"{data_dir} is inside the data set's folder {config.root}; choose a folder outside it "
+            "for prepared data (data.prepared)."
         )
     builder = builder_class(config=config, data_dir=str(data_dir), file_format="array_record")
     builder.download_and_prepare()
@@ -129,12 +131,12 @@ def prepare(
 
 
 def findings_of(builder: FolderBuilder) -> report.Findings:
-    """What was found when the builder's data were prepared."""
+    """Returns the findings that were saved when the builder's data were prepared."""
     return report.load(Path(builder.data_path))
 
 
 def songs_of(builder: FolderBuilder, split: str = "all") -> list[schema.Song]:
-    """The prepared songs of a split, ordered by id."""
-    source = builder.as_data_source(split=split)
-    songs = [schema.decode(source[i]) for i in range(len(source))]
-    return sorted(songs, key=lambda song: (len(song.song_id), song.song_id))
+    """Returns the prepared songs of a split, ordered by id."""
+    return sorted(
+        schema.read_songs(builder, split), key=lambda song: (len(song.song_id), song.song_id)
+    )

@@ -1,4 +1,4 @@
-"""What a reader notes while it goes through a folder, and the findings that come of it."""
+"""The problems, drops and counts that a reader records, and the findings made from them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from dsaml_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """How a data set's folder is read.
+    """Options of reading a data set's folder.
 
     Attributes:
-      require_audio: songs without an audio file are left out, and a folder where no song has one
-        is an error. Without it their `audio` is empty and their duration ends with the ratings.
-      strict: every problem is an error, instead of being noted and passed over.
+      require_audio: Whether to leave out songs without an audio file and to reject a folder in
+        which no song has one. If False, such songs have an empty `audio`, and their duration ends
+        with their ratings.
+      strict: Whether any problem raises an error instead of being recorded and skipped.
     """
 
     require_audio: bool = True
@@ -26,7 +27,7 @@ class ReadOptions:
 
 
 class Journal:
-    """Collects problems, drops and counts. One reading, one journal."""
+    """A collector of problems, drops and counts; one per reading of a folder."""
 
     def __init__(self, data_set: str, root: Path, options: ReadOptions):
         self.data_set = data_set
@@ -34,10 +35,10 @@ class Journal:
         self.options = options
         self.counts: dict[str, int] = {}
         self._drops: list[report.Drop] = []
-        self._problems: list[report.Problem] = []
+        self._problems: list[report.DataProblem] = []
 
     def name(self, path: Path, row: int | None = None, column: str = "") -> str:
-        """How a place is written: the file relative to the root, row and column."""
+        """Returns the name of a location: the file relative to the root, with row and column."""
         try:
             text = path.relative_to(self.root).as_posix()
         except ValueError:
@@ -46,37 +47,37 @@ class Journal:
         return text + (f", column {column}" if column else "")
 
     def problem(self, kind: str, where: str, what: str) -> None:
-        """Notes what should not be there.
+        """Records a problem in the source.
 
         Raises:
-          UserError: the reading is strict.
+          UserError: Reading is strict.
         """
         if self.options.strict:
-            raise UserError(f"{where}: {what} (strict reading stops here).")
-        self._problems.append(report.Problem(kind, where, what))
+            raise UserError(f"{where}: {what} (strict reading stops at the first problem).")
+        self._problems.append(report.DataProblem(kind, where, what))
 
     def drop(self, reason: str, where: str, ratings: int = 1) -> None:
-        """Notes ratings that are left out."""
+        """Records ratings that are left out."""
         if ratings:
             self._drops.append(report.Drop(reason, where, ratings))
 
     def count(self, name: str, number: int = 1) -> None:
-        """Adds to a named number; a zero makes the name appear."""
+        """Adds to a named count; adding 0 makes the name appear."""
         self.counts[name] = self.counts.get(name, 0) + number
 
     def close(
         self, songs: Sequence[Song], audio_ids: Iterable[str], expected_audio: str
     ) -> tuple[list[Song], report.Findings]:
-        """The songs to hand on and the findings about them.
+        """Returns the songs to use and the findings about them.
 
         Args:
-          songs: all labeled songs; `audio` is empty where no file was found.
-          audio_ids: ids of all audio files found.
-          expected_audio: where audio was looked for, for the error.
+          songs: All labeled songs; `audio` is empty if no file was found.
+          audio_ids: Ids of all audio files found.
+          expected_audio: Where audio was expected, for the error message.
 
         Raises:
-          UserError: no song has a usable rating; or audio is required and no song has any, or, in
-            a strict reading, some song has none.
+          UserError: No song has a usable rating; or audio is required and no song has any; or, if
+            strict, a song has none.
         """
         labeled = [song for song in songs if song.ratings]
         if not labeled:
@@ -107,7 +108,7 @@ class Journal:
         return kept, findings.of(kept)
 
     def added_to(self, findings: report.Findings, songs: Sequence[Song]) -> report.Findings:
-        """The findings with what this journal has noted since, `songs` being handed on."""
+        """Returns the findings extended by this journal's records, for the songs that are used."""
         counts = dict(findings.counts)
         for name, number in self.counts.items():
             counts[name] = counts.get(name, 0) + number
@@ -121,5 +122,5 @@ class Journal:
     def _nothing_left(self) -> str:
         reasons = [f"{drop.where}: {drop.reason}" for drop in self._drops[:1]]
         reasons += [f"{problem.where}: {problem.what}" for problem in self._problems[:1]]
-        told = f" ({'; '.join(reasons)})" if reasons else ""
-        return f"{self.root}: no song of {self.data_set} has a usable rating{told}."
+        why = f" ({'; '.join(reasons)})" if reasons else ""
+        return f"{self.root}: no song of {self.data_set} has a usable rating{why}."

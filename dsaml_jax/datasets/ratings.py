@@ -1,10 +1,11 @@
-"""One annotator's curve, checked, placed in time and cut; and the mean of several."""
+"""Checking, combining and cutting annotators' curves, and averaging them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -12,34 +13,35 @@ from dsaml_jax.datasets import layout, tables
 from dsaml_jax.datasets.journal import Journal
 from dsaml_jax.datasets.schema import EVERYONE, RATING_HZ, Rating, Song
 
-_LATE_S = 1.0  # ratings go on for so long past the audio without anything being wrong
+_LATE_S = 1.0  # ratings may continue this long past the end of the audio without being a problem
 
 
 def checked(
     journal: Journal, where: str, values: object, scale: tuple[float, float]
 ) -> np.ndarray | None:
-    """A list of numbers mapped from `scale` to [-1, 1]; None, and a problem noted, if it is not.
+    """Maps a list of numbers from `scale` to [-1, 1]; records a problem and returns None if
+    invalid.
 
     Args:
-      journal: of the reading.
-      where: file and place of the list.
-      values: as JSON or Parquet gave them.
-      scale: lowest and highest value.
+      journal: Journal of the reading.
+      where: File and position of the list.
+      values: As read from JSON or Parquet.
+      scale: Lowest and highest value.
     """
     if not isinstance(values, list | tuple | np.ndarray):
-        told = f"{type(values).__name__} instead of a list of numbers; the rating is left out"
-        journal.problem("not a list of numbers", where, told)
+        what = f"{type(values).__name__} instead of a list of numbers; the rating is left out"
+        journal.problem("not a list of numbers", where, what)
         return None
     for i, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-            told = f"value {i} is {str(value)[:40]!r}, not a number; the rating is left out"
-            journal.problem("not a number", where, told)
+            what = f"value {i} is {str(value)[:40]!r}, not a number; the rating is left out"
+            journal.problem("not a number", where, what)
             return None
     numbers = np.asarray(values, np.float64)
-    fault = tables.outside(numbers, scale)
-    if fault is not None:
-        told = f"value {fault}, {tables.outside_text(numbers[fault], scale)}"
-        journal.problem("outside the scale", where, f"{told}; the rating is left out")
+    outlier = tables.outside(numbers, scale)
+    if outlier is not None:
+        what = f"value {outlier}, {tables.outside_text(numbers[outlier], scale)}"
+        journal.problem("outside the scale", where, f"{what}; the rating is left out")
         return None
     return tables.to_unit(numbers, scale)
 
@@ -47,10 +49,10 @@ def checked(
 def joined(
     journal: Journal, where: str, arousal: np.ndarray | None, valence: np.ndarray | None
 ) -> np.ndarray | None:
-    """One curve from two rows of numbers, NaN at the tail being no value.
+    """Combines two rows of numbers into one curve; trailing NaNs are missing values.
 
-    Where one row is longer, its tail is cut; that is counted. A hole inside a row, or an empty
-    one, drops the rating.
+    If one row is longer, its tail is cut, which is counted. A gap inside a row or an empty row
+    drops the rating.
 
     Returns:
       [L, 2] float32 (arousal, valence), or None.
@@ -78,12 +80,12 @@ def song_with_audio(
     start_s: float,
     audio: Path | None,
     duration_s: float | None = None,
-    **texts: str,
+    texts: Mapping[str, str] = MappingProxyType({}),
 ) -> Song:
-    """The song with its duration, its ratings cut where the audio ends.
+    """Returns the song with its duration and its ratings cut at the end of the audio.
 
-    See `cut_to_audio`. The duration is `duration_s` where it is given, else what the file's header
-    says; where neither is known, it is the end of the longest rating.
+    See `cut_to_audio`. The duration is `duration_s` if given, else the one in the file's header; if
+    neither is known, it is the end of the longest rating.
     """
     longest = max((len(rating.curve) for rating in ratings), default=0)
     rated_end = start_s + longest / RATING_HZ
@@ -100,24 +102,26 @@ def song_with_audio(
         ratings_start_s=start_s,
         ratings=tuple(ratings),
         audio=journal.name(audio) if audio is not None else "",
-        **texts,
+        title=texts.get("title", ""),
+        artist=texts.get("artist", ""),
+        genre=texts.get("genre", ""),
     )
 
 
 def cut_to_audio(
     journal: Journal, audio: str, ratings: Sequence[Rating], start_s: float, length_s: float
 ) -> list[Rating]:
-    """The ratings as far as the audio goes; none where it ends before they begin.
+    """Cuts ratings at the end of the audio; returns none if it ends before they begin.
 
-    A half second that has begun before the audio ends is kept. What is left out is counted, and a
-    problem where it is more than a second.
+    A half second that begins before the end of the audio is kept. Removed values are counted, and
+    are a problem if the ratings continue for more than a second.
 
     Args:
-      journal: of the reading.
-      audio: the file, for messages.
-      ratings: of one song.
-      start_s: where they begin.
-      length_s: of the audio.
+      journal: Journal of the reading.
+      audio: The file, for messages.
+      ratings: Ratings of one song.
+      start_s: Time of the first rating.
+      length_s: Length of the audio.
     """
     longest = max((len(rating.curve) for rating in ratings), default=0)
     rated_end = start_s + longest / RATING_HZ
@@ -143,7 +147,7 @@ def cut_to_audio(
 
 
 def one_each(journal: Journal, where: str, ratings: Sequence[Rating]) -> list[Rating]:
-    """The first rating of each annotator; later ones of the same song are dropped and counted."""
+    """Returns each annotator's first rating of the song; later ones are dropped and counted."""
     kept: dict[str, Rating] = {}
     for rating in ratings:
         if rating.annotator_id in kept:
@@ -156,13 +160,13 @@ def one_each(journal: Journal, where: str, ratings: Sequence[Rating]) -> list[Ra
 
 
 def consensus(ratings: Sequence[Rating]) -> Rating:
-    """The mean curve of several annotators, as annotator `EVERYONE`.
+    """Returns the mean curve of several annotators, as annotator `EVERYONE`.
 
-    Each half second is averaged over the annotators who rated it; the curve ends where fewer than
-    half of them did, because the mean would jump from there as people leave.
+    Each half second is averaged over the annotators who rated it. The curve ends where fewer than
+    half of them did, because the mean would jump as annotators drop out.
 
     Args:
-      ratings: at least one, all starting together.
+      ratings: At least one; all start at the same time.
     """
     lengths = sorted(len(rating.curve) for rating in ratings)
     end = lengths[len(lengths) // 2]

@@ -1,4 +1,4 @@
-"""What was found in a data set's folder, and what was left out of it and why."""
+"""What a reader found in a data set's folder, and what it left out and why."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.files import write_json
 
 FILE_NAME = "findings.json"
-"""Name of the saved findings, beside the prepared data."""
+"""File name of the saved findings, in the folder of the prepared data."""
 
-_SHOWN = 5  # entries of a list that the text shows before it only counts
+_SHOWN = 5  # list entries shown in the text; the rest are only counted
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
-    """Something in the source that should not be there; fatal where the reading is strict.
+class DataProblem:
+    """A fault in the source; an error if reading is strict.
 
     Attributes:
-      kind: a short name to count by, such as "not a number".
-      where: file relative to the root, with row and column where there are any.
-      what: what was found, what was expected and what became of it.
+      kind: A short name to count by, such as "not a number".
+      where: File relative to the root, with row and column if applicable.
+      what: What was found, what was expected, and what was done about it.
     """
 
     kind: str
@@ -34,12 +34,12 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """Ratings left out, for a reason that says nothing against the source.
+    """Ratings left out for a reason that is no fault of the source.
 
     Attributes:
-      reason: why; drops are counted by it.
-      where: file relative to the root, with row where there is one.
-      ratings: how many ratings went, a rating being one annotator's curve of one song.
+      reason: Why; drops are counted by reason.
+      where: File relative to the root, with row if applicable.
+      ratings: Number of ratings dropped; a rating is one annotator's curve of one song.
     """
 
     reason: str
@@ -49,23 +49,23 @@ class Drop:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """The outcome of reading one data set's folder.
+    """The result of reading one data set's folder.
 
     Attributes:
-      data_set: its name.
-      root: the folder that was read.
-      songs: songs handed on, with audio unless audio was not required.
-      labeled_songs: songs with at least one usable rating, with or without audio.
-      audio_files: audio files found.
-      missing_audio: ids of labeled songs without an audio file.
-      unlabeled_audio: ids of audio files without a usable rating.
-      annotators: people with at least one rating handed on; the aggregate is not one of them.
-      ratings: curves of people handed on.
-      aggregates: curves averaged over people handed on.
-      counts: further numbers, by name.
-      drops: ratings left out.
-      problems: what should not have been there.
-      expected_audio: where audio was looked for.
+      data_set: Name of the data set.
+      root: The folder that was read.
+      songs: Number of songs used; they have audio unless audio was not required.
+      labeled_songs: Number of songs with at least one usable rating, with or without audio.
+      audio_files: Number of audio files found.
+      missing_audio: Ids of labeled songs without an audio file.
+      unlabeled_audio: Ids of audio files without a usable rating.
+      annotators: Number of people with at least one rating in use, the aggregate excluded.
+      ratings: Number of people's curves in use.
+      aggregates: Number of curves in use that are averages over people.
+      counts: Further numbers, by name.
+      drops: Ratings left out.
+      problems: Faults in the source.
+      expected_audio: Where audio was expected.
     """
 
     data_set: str
@@ -80,11 +80,11 @@ class Findings:
     aggregates: int
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     drops: tuple[Drop, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[DataProblem, ...] = ()
     expected_audio: str = ""
 
     def of(self, songs: Sequence[Song]) -> Findings:
-        """The findings with the numbers of what is handed on taken from these songs."""
+        """Returns the findings with the numbers that describe the songs in use set from `songs`."""
         people = [rating.annotator_id for song in songs for rating in song.ratings]
         aggregates = people.count(EVERYONE)
         return dataclasses.replace(
@@ -96,11 +96,7 @@ class Findings:
         )
 
     def check_audio(self, strict: bool) -> None:
-        """Refuses a folder where no song with ratings has audio or, if strict, where one has none.
-
-        Raises:
-          UserError: that is so.
-        """
+        """Raises UserError if no song with ratings has audio or, if strict, if any has none."""
         missing = len(self.missing_audio)
         if missing == self.labeled_songs:
             raise UserError(
@@ -111,25 +107,25 @@ class Findings:
             raise UserError(
                 f"{self.root}: {missing} of {self.labeled_songs} songs with ratings have no audio "
                 f"file, the first being {self.missing_audio[0]}; expected {self.expected_audio} "
-                "(strict reading stops here)."
+                "(strict reading requires audio for every song)."
             )
 
     def dropped(self) -> dict[str, int]:
-        """Ratings left out, by reason."""
+        """Returns the number of ratings left out for each reason."""
         totals: dict[str, int] = {}
         for drop in self.drops:
             totals[drop.reason] = totals.get(drop.reason, 0) + drop.ratings
         return totals
 
     def problem_counts(self) -> dict[str, int]:
-        """Problems, by kind."""
+        """Returns the number of problems of each kind."""
         totals: dict[str, int] = {}
         for problem in self.problems:
             totals[problem.kind] = totals.get(problem.kind, 0) + 1
         return totals
 
     def line(self) -> str:
-        """What was read, in one sentence."""
+        """Summarizes what was read, in one sentence."""
         missing, labeled = len(self.missing_audio), self.labeled_songs
         read = [f"{number} {name}" for name, number in self.counts.items() if "rows" in name]
         return (
@@ -140,10 +136,10 @@ class Findings:
         )
 
     def text(self, shown: int | None = _SHOWN) -> str:
-        """The findings for a reader: numbers in full, lists by their first entries.
+        """Formats the findings for a reader, with long lists shortened.
 
         Args:
-          shown: how many problems of a kind are told; None for all.
+          shown: Number of problems shown per kind; None for all.
         """
         lines = [
             f"{self.data_set} in {self.root}",
@@ -151,7 +147,7 @@ class Findings:
             f"  audio files             {self.audio_files}",
             f"  ratings without audio   {_listed(self.missing_audio, 'song')}",
             f"  audio without ratings   {_listed(self.unlabeled_audio, 'file')}",
-            f"  songs handed on         {self.songs}",
+            f"  songs used              {self.songs}",
             f"  annotators              {self.annotators}",
             f"  ratings of annotators   {self.ratings}",
             f"  averaged ratings        {self.aggregates}",
@@ -162,10 +158,10 @@ class Findings:
             lines.append(f"  left out, {reason}: {number} ratings ({_first(places)})")
         for kind, number in self.problem_counts().items():
             lines.append(f"  problem, {kind}: {number}")
-            told = [f"{p.where}: {p.what}" for p in self.problems if p.kind == kind]
-            lines += [f"    {line}" for line in told[:shown]]
-            if shown is not None and len(told) > shown:
-                lines.append(f"    and {len(told) - shown} more, in {FILE_NAME}")
+            details = [f"{p.where}: {p.what}" for p in self.problems if p.kind == kind]
+            lines += [f"    {line}" for line in details[:shown]]
+            if shown is not None and len(details) > shown:
+                lines.append(f"    and {len(details) - shown} more, in {FILE_NAME}")
         return "\n".join(lines)
 
     def save(self, folder: Path) -> Path:
@@ -176,10 +172,10 @@ class Findings:
 
 
 def load(folder: Path) -> Findings:
-    """The findings saved in `folder`.
+    """Returns the findings saved in `folder`.
 
     Raises:
-      UserError: no readable findings are there.
+      UserError: There are no readable findings.
     """
     path = Path(folder) / FILE_NAME
     try:
@@ -190,7 +186,7 @@ def load(folder: Path) -> Findings:
                 "missing_audio": tuple(fields["missing_audio"]),
                 "unlabeled_audio": tuple(fields["unlabeled_audio"]),
                 "drops": tuple(Drop(**drop) for drop in fields["drops"]),
-                "problems": tuple(Problem(**problem) for problem in fields["problems"]),
+                "problems": tuple(DataProblem(**problem) for problem in fields["problems"]),
             }
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

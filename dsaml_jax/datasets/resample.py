@@ -1,4 +1,4 @@
-"""Ratings at any rate, brought to two a second."""
+"""Resampling of ratings from any rate to two per second."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import numpy as np
 
 from dsaml_jax.datasets.schema import RATING_HZ
 
-_SLACK = 1e-6  # of a half second: absorbs the rounding of n / 10 Hz and the like
+_SLACK = 1e-6  # half seconds; absorbs rounding errors such as those of n / 10 Hz
 
 
 def half_second_means(edges_s: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The mean of a step function over each whole half second.
+    """Returns the mean of a step function over each whole half second.
 
     A source value is held over its own interval: x(t) = values[j] for edges[j] <= t < edges[j+1].
-    Output i is the mean of x over the half second that starts i / 2 after edges[0],
+    Output i is the mean of x over the half second that starts i / 2 seconds after edges[0],
 
         y_i = 2 ∫ x(t) dt,  t from edges[0] + i/2 to edges[0] + (i+1)/2,
 
-    so a 10 Hz curve gives means of five values, a value a bar is weighted by the time that it
-    holds, and a 2 Hz curve comes back unchanged. What remains at the end and does not fill a half
-    second is left out: nothing is made up past the last value.
+    so a 10 Hz curve gives means of five values, values per bar are weighted by their duration, and
+    a 2 Hz curve is returned unchanged. A remainder that does not fill a half second is dropped: no
+    value is extrapolated past the last one.
 
     Args:
-      edges_s: [n + 1] ends of the source intervals in seconds, rising.
+      edges_s: [n + 1] bounds of the source intervals in seconds, increasing.
       values: [n, d] source values.
 
     Returns:
@@ -33,7 +33,7 @@ def half_second_means(edges_s: np.ndarray, values: np.ndarray) -> np.ndarray:
     if edges.shape != (len(values) + 1,) or values.ndim != 2:
         raise ValueError(f"edges {edges.shape} do not enclose values {values.shape}")
     if np.any(np.diff(edges) <= 0):
-        raise ValueError("edges must rise")
+        raise ValueError("edges must increase")
     edges = edges - edges[0]
     steps = int(np.floor(edges[-1] + _SLACK))
     integral = np.concatenate(
@@ -42,15 +42,15 @@ def half_second_means(edges_s: np.ndarray, values: np.ndarray) -> np.ndarray:
     grid = np.arange(steps + 1.0)
     at_grid = np.stack([np.interp(grid, edges, column) for column in integral.T], axis=1)
     means = np.diff(at_grid, axis=0)
-    # Rounding in the running sum must not push a value off the scale that the source kept to.
+    # Rounding errors of the cumulative sum must not move a value out of the source's range.
     return np.clip(means, values.min(0), values.max(0)).astype(np.float32)
 
 
 def from_rate(values: np.ndarray, hz: float) -> np.ndarray:
-    """`half_second_means` of [n, d] values taken `hz` times a second, each held 1 / hz seconds."""
+    """Resamples [n, d] values, each held for 1 / hz seconds, to half-second means."""
     return half_second_means(np.arange(len(values) + 1) / hz, values)
 
 
 def from_bars(values: np.ndarray, duration_s: float) -> np.ndarray:
-    """`half_second_means` of [n, d] values of n bars that share `duration_s` seconds equally."""
+    """Resamples [n, d] values of n equally long bars that last `duration_s` seconds in total."""
     return half_second_means(np.linspace(0.0, duration_s, len(values) + 1), values)

@@ -1,7 +1,8 @@
-"""What a song and its ratings are: one schema for every data set, as TFDS stores it.
+"""The schema of songs and ratings: one for every data set, as TFDS stores it.
 
-A TFDS example is one song with all its ratings. Ratings of a song differ in length, so the curves
-are stored end to end in `curves` [sum of lengths, 2]; `curve_lengths` [ratings] cuts them apart.
+A TFDS example is one song with all its ratings. Ratings of a song differ in length, so their curves
+are concatenated in `curves` [sum of lengths, 2]; `curve_lengths` [ratings] says where to split
+them.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 RATING_HZ = 2.0
-"""Ratings a second, in every data set, after resampling."""
+"""Ratings per second after resampling, in every data set."""
 
 DIMENSIONS = ("arousal", "valence")
 """Order of the last axis of every curve and every prediction."""
 
 EVERYONE = "all"
-"""The annotator id of labels averaged over annotators; never a personal task unless asked for."""
+"""The annotator id of labels averaged over annotators; it never forms a personal task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +29,11 @@ class Rating:
     """One annotator's curve for one song.
 
     Attributes:
-      annotator_id: who rated; `EVERYONE` for an aggregate.
+      annotator_id: The annotator; `EVERYONE` for an average over annotators.
       curve: [L, 2] float32, (arousal, valence) in [-1, 1]; row i covers the half second that
-        starts `i / RATING_HZ` after the song's `ratings_start_s`.
+        starts `i / RATING_HZ` seconds after the song's `ratings_start_s`.
       noise_free: [L, 2] float32, what a simulated annotator perceived before rating noise; None
-        where nobody can know, that is for real people.
+        for real annotators, for whom it is unknown.
     """
 
     annotator_id: str
@@ -42,18 +43,20 @@ class Rating:
 
 @dataclasses.dataclass(frozen=True)
 class Song:
-    """One song: where its sound is, when its ratings start, and the ratings.
+    """One song: its sound, its ratings, and when the ratings start.
 
     Attributes:
-      song_id: unique in the data set.
-      duration_s: length of the audio in seconds.
-      ratings_start_s: time of the first rating from the start of the audio, in seconds.
-      ratings: in the order of the source.
-      audio: path of the audio file, relative to the data set's root; empty if `waveform` is given.
-      waveform: [samples] int16 mono, for data sets that carry their sound; else None.
-      sample_rate: of `waveform`, in Hz; 0 where `audio` names a file.
-      population: [L, 2] float32, the true curve before any listener; simulated data only.
-      title, artist, genre: empty where unknown.
+      song_id: Unique in the data set.
+      duration_s: Length of the audio in seconds.
+      ratings_start_s: Time of the first rating from the start of the audio, in seconds.
+      ratings: In the order of the source.
+      audio: Path of the audio file, relative to the data set's root; empty if `waveform` is given.
+      waveform: [samples] int16 mono, for data sets that include their sound; else None.
+      sample_rate: Rate of `waveform` in Hz; 0 if `audio` names a file.
+      population: [L, 2] float32, the ground-truth mean curve; None except in simulated data.
+      title: Empty if unknown.
+      artist: Empty if unknown.
+      genre: Empty if unknown.
     """
 
     song_id: str
@@ -74,7 +77,7 @@ _TEXTS = ("song_id", "audio", "title", "artist", "genre")
 
 
 def features() -> tfds.features.FeaturesDict:
-    """The TFDS features of a song; every builder returns these from `_info`."""
+    """Returns the TFDS features of a song, shared by every builder."""
     return tfds.features.FeaturesDict(
         {name: tfds.features.Text() for name in _TEXTS}
         | {
@@ -93,7 +96,7 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def encode(song: Song) -> dict[str, Any]:
-    """The TFDS example of a song. Inverse of `decode`."""
+    """Returns the TFDS example of a song; the inverse of `decode`."""
     noise_free = [rating.noise_free for rating in song.ratings if rating.noise_free is not None]
     if len(noise_free) not in (0, len(song.ratings)):
         raise ValueError(f"song {song.song_id}: noise-free curves for some ratings, not for all")
@@ -111,7 +114,7 @@ def encode(song: Song) -> dict[str, Any]:
 
 
 def decode(example: Mapping[str, Any]) -> Song:
-    """The song of a TFDS example. Inverse of `encode`; `Text` arrives as bytes."""
+    """Returns the song of a TFDS example; the inverse of `encode`. `Text` arrives as bytes."""
     cuts = np.cumsum(example["curve_lengths"])[:-1]
     curves = np.split(example["curves"], cuts)
     noise_free = np.split(example["noise_free"], cuts) if len(example["noise_free"]) else None
@@ -129,6 +132,13 @@ def decode(example: Mapping[str, Any]) -> Song:
         population=example["population"] if len(example["population"]) else None,
         **{name: _text(example[name]) for name in _TEXTS},
     )
+
+
+def read_songs(builder: tfds.core.DatasetBuilder, split: str) -> list[Song]:
+    """Returns the songs of a prepared split, in the order in which they are stored."""
+    # TFDS decorates this method in a way that hides its parameters from type checkers.
+    source = builder.as_data_source(split=split)  # pyright: ignore[reportCallIssue]
+    return [decode(source[i]) for i in range(len(source))]
 
 
 def _end_to_end(curves: list[np.ndarray]) -> np.ndarray:

@@ -1,13 +1,14 @@
-"""Which songs and which annotators a model learns from, is chosen by, and is tested on.
+"""Splits of songs and annotators into training, validation and test.
 
-Splits share neither songs nor annotators. A rating that falls across, say a training annotator's of
-a test song, belongs to no split; how many such ratings there are is counted. Everything is a pure
-function of the songs and a seed.
+Splits share neither songs nor annotators. A rating by an annotator of one split of a song of
+another belongs to no split; such ratings are counted. Everything is a pure function of the songs
+and a seed.
 
-With every song in one split, an annotator loses the ratings in the others, so songs that the same
-people rated should stay together. Songs are therefore drawn in groups: a group starts at a random
-song and takes next whichever song shares the largest part of its raters' other ratings with the
-group. Of `_STARTS` such draws the one that keeps most ratings of the drawn split is taken.
+Since every song is in one split, annotators lose their ratings in the other splits, so songs rated
+by the same people should stay together. Songs are therefore drawn in groups: a group starts with a
+random song and repeatedly adds the song that shares the largest fraction of its raters' other
+ratings with the group. Of `_STARTS` such draws, the one that keeps most ratings of the drawn split
+is used.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from dsaml_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 _TRAIN, _VALIDATION, _TEST = range(3)
-_STARTS = 8  # more would find the same group from every seed
+_STARTS = 8  # with more, every seed would find the same group
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitRules:
-    """How songs are split where the data set does not say it itself.
+    """How to split songs where the data set defines no splits.
 
     Attributes:
-      seed: of the split; it is not the run's, so that runs of several seeds share their test songs.
-      validation, test: parts of the songs, each at least one song, and of the annotators.
+      seed: Seed of the split. It differs from the run's seed so that runs share their test songs.
+      validation: Fraction of the songs (at least one song) and of the annotators for validation.
+      test: Fraction of the songs (at least one song) and of the annotators for testing.
     """
 
     seed: int = 0
@@ -45,10 +47,14 @@ class SplitRules:
         for name in ("validation", "test"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(
-                    f"data.split.{name} is {getattr(self, name)}; expected a part, such as 0.1."
+                    f"data.split.{name} is {getattr(self, name)}; expected a fraction between 0 "
+                    "and 1, such as 0.1."
                 )
         if self.validation + self.test >= 1:
-            raise UserError("data.split leaves no songs to train on; lower validation or test.")
+            raise UserError(
+                f"data.split.validation + data.split.test is {self.validation + self.test:g}, "
+                "which leaves no songs to train on; lower one of them."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +62,9 @@ class Partition:
     """The songs of each split, with the ratings that belong to it.
 
     Attributes:
-      songs: {split: songs}, in the order given.
-      across: {(annotator's split, song's split): ratings that belong to neither}.
-      notes: sentences on what went otherwise than the data set's makers or the config meant.
+      songs: {split: songs}, in the given order.
+      across: {(annotator's split, song's split): number of ratings that belong to neither}.
+      notes: Sentences about deviations from the released split or the config.
     """
 
     songs: dict[str, list[Song]]
@@ -77,17 +83,17 @@ class Partition:
 def split_songs(
     songs: Sequence[Song], rules: SplitRules, released: Callable[[Song], str] | None = None
 ) -> Partition:
-    """Splits by song alone, for labels of everyone: there is nobody to keep apart.
+    """Splits by song only, for consensus labels, which have no annotators to separate.
 
     Args:
-      songs: each with a rating by `EVERYONE`; those without are left out, other ratings too.
-      rules: parts and seed; `test` counts only where the makers give no split.
-      released: the makers' split of a song, one of `SPLITS`. Where they name no validation songs,
-        validation is a part of train. Where the songs at hand hold none of test, they are split as
-        if no split were known, and `notes` says so.
+      songs: Songs with a rating by `EVERYONE`; other songs and other ratings are ignored.
+      rules: Fractions and seed; `test` applies only if there is no released split.
+      released: Maps a song to its released split, one of `SPLITS`. If no song is released as
+        validation, validation is drawn from train. If none of the given songs is released as test,
+        the released split is ignored, and `notes` says so.
 
     Raises:
-      UserError: there are fewer than three songs.
+      UserError: There are fewer than three songs.
     """
     songs = [
         dataclasses.replace(song, ratings=tuple(r for r in song.ratings if _is_all(r)))
@@ -97,10 +103,10 @@ def split_songs(
     _check_enough(songs, "averaged ratings")
     rng = np.random.default_rng(rules.seed)
     split, notes = _released(songs, released)
-    for target, part in ((_TEST, rules.test), (_VALIDATION, rules.validation)):
+    for target, fraction in ((_TEST, rules.test), (_VALIDATION, rules.validation)):
         if not (split == target).any():
             free = np.flatnonzero(split == _TRAIN)
-            split[rng.permutation(free)[: _size(part, len(free), len(songs))]] = target
+            split[rng.permutation(free)[: _size(fraction, len(free), len(songs))]] = target
     chosen = {name: [songs[i] for i in np.flatnonzero(split == s)] for s, name in enumerate(SPLITS)}
     return Partition(chosen, {}, notes)
 
@@ -112,14 +118,15 @@ def split_people(
 ) -> Partition:
     """Splits by song and by annotator, for personal tasks.
 
-    Songs: as in `split_songs`, but drawn in groups (see the module), and without those that nobody
-    of the split rated. Annotators: to test, and then to validation, go those whose ratings all lie
-    there, and beyond them those who rated most of it and lose little (`_members`), until the split
-    has its part of the annotators; they must keep two ratings. Where the makers give the songs of a
-    split, everybody who rated one belongs there (test before validation), so that their test is
-    whole; training loses what these people rated besides. Everybody else is for training.
+    Songs are split as in `split_songs`, but drawn in groups (see the module), and songs that no
+    annotator of their split rated are dropped. Annotators are assigned to test, then to validation,
+    if all their ratings are of that split's songs, and then those who rated most of it and lose
+    little (`_members`), until the split has its fraction of the annotators; each must keep two
+    ratings. If the songs of a split are released, everyone who rated one of them belongs to it
+    (test before validation), so that the released test set stays complete; training loses the other
+    ratings of these people. All other annotators are for training.
 
-    Args and errors: of `split_songs`. Ratings by `EVERYONE` are left out.
+    Arguments and errors are those of `split_songs`. Ratings by `EVERYONE` are ignored.
     """
     songs = [
         dataclasses.replace(song, ratings=tuple(r for r in song.ratings if not _is_all(r)))
@@ -138,22 +145,23 @@ def split_people(
     split_of = np.full(len(people), _TRAIN)
     for target in (_VALIDATION, _TEST):
         split_of[rated[:, split == target].any(1)] = target
-    for target, part in ((_TEST, rules.test), (_VALIDATION, rules.validation)):
+    for target, fraction in ((_TEST, rules.test), (_VALIDATION, rules.validation)):
         if (split == target).any():
             continue
         songs_free, people_free = np.flatnonzero(split == _TRAIN), np.flatnonzero(split_of == 0)
-        size = _size(part, len(songs_free), len(songs))
-        quota = round(part * len(people))
+        size = _size(fraction, len(songs_free), len(songs))
+        quota = round(fraction * len(people))
         table = rated[np.ix_(people_free, songs_free)]
         together = _shared_raters(table)
-        best = -1
+        most = -1
+        chosen_people = chosen_songs = np.zeros(0, int)
         for start in rng.permutation(len(songs_free))[:_STARTS]:
             group = _group(together, start, size)
-            members = _members(table, group, quota, part)
-            theirs = table[np.ix_(members, group)]
-            if theirs.sum() > best:
-                best, chosen_people = int(theirs.sum()), members
-                chosen_songs = group[theirs.any(0)]  # what none of them rated stays in training
+            members = _members(table, group, quota, fraction)
+            kept = table[np.ix_(members, group)]
+            if kept.sum() > most:
+                most, chosen_people = int(kept.sum()), members
+                chosen_songs = group[kept.any(0)]  # songs that no member rated stay in training
         split[songs_free[chosen_songs]] = target
         split_of[people_free[chosen_people]] = target
 
@@ -162,11 +170,11 @@ def split_people(
     for i, song in enumerate(songs):
         kept = []
         for rating in song.ratings:
-            who = split_of[index[rating.annotator_id]]
-            if who == split[i]:
+            annotator_split = split_of[index[rating.annotator_id]]
+            if annotator_split == split[i]:
                 kept.append(rating)
             else:
-                across[SPLITS[who], SPLITS[split[i]]] += 1
+                across[SPLITS[annotator_split], SPLITS[split[i]]] += 1
         if kept:
             chosen[SPLITS[split[i]]].append(dataclasses.replace(song, ratings=tuple(kept)))
     return Partition(chosen, dict(sorted(across.items())), notes)
@@ -179,7 +187,7 @@ def _is_all(rating) -> bool:
 def _check_enough(songs: Sequence[Song], what: str) -> None:
     if len(songs) < len(SPLITS):
         raise UserError(
-            f"{len(songs)} songs have {what} and sound; training, validation and test need at "
+            f"{len(songs)} songs have {what} and audio; training, validation and test need at "
             "least one each."
         )
 
@@ -187,7 +195,7 @@ def _check_enough(songs: Sequence[Song], what: str) -> None:
 def _released(
     songs: Sequence[Song], released: Callable[[Song], str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """[N] the makers' split of each song, all of them `_TRAIN` where it cannot serve."""
+    """Returns [N] the released split of each song; all are `_TRAIN` if it cannot be used."""
     split = np.full(len(songs), _TRAIN)
     if released is None:
         return split, ()
@@ -197,25 +205,25 @@ def _released(
         return split, ()
     which = "no test songs" if tests == 0 else f"{len(songs) - tests} training songs"
     return np.full(len(songs), _TRAIN), (
-        f"the makers' split leaves {which} of these {len(songs)} songs, so test songs are drawn "
+        f"the released split leaves {which} of these {len(songs)} songs, so test songs are drawn "
         "at random instead",
     )
 
 
-def _size(part: float, free: int, songs: int) -> int:
-    """Songs of a drawn split: its part of all, at least one, and something left to train on."""
-    return min(max(1, round(part * songs)), free - 1)
+def _size(fraction: float, free: int, songs: int) -> int:
+    """Returns the size of a drawn split: at least one song, with at least one left to train on."""
+    return min(max(1, round(fraction * songs)), free - 1)
 
 
 def _shared_raters(rated: np.ndarray) -> np.ndarray:
-    """[songs, songs] how many people rated both, from `rated` [annotators, songs]; diagonal 0."""
+    """Returns [songs, songs] the number of people who rated both; the diagonal is 0."""
     together = rated.T.astype(np.float64) @ rated
     np.fill_diagonal(together, 0)
     return together
 
 
 def _group(together: np.ndarray, start: int, size: int) -> np.ndarray:
-    """[size] songs grown from `start`, by `_shared_raters`."""
+    """Returns the indices of `size` songs, a group grown greedily from `start`."""
     total = np.maximum(together.sum(0), 1)
     inside = np.zeros(len(total), bool)
     inside[start] = True
@@ -227,14 +235,15 @@ def _group(together: np.ndarray, start: int, size: int) -> np.ndarray:
     return np.flatnonzero(inside)
 
 
-def _members(rated: np.ndarray, group: np.ndarray, quota: int, part: float) -> np.ndarray:
-    """Annotators of the group: all who lose nothing by it, then up to `quota` who rated most of it.
+def _members(rated: np.ndarray, group: np.ndarray, quota: int, fraction: float) -> np.ndarray:
+    """Returns a group's annotators: all who lose no rating, then up to `quota` who rated most of
+    it.
 
-    The latter may each lose an equal share of `part` of all ratings: someone who rated nearly
-    everything is worth more to training.
+    The latter may each lose at most an equal share of `fraction` of all ratings: someone who rated
+    nearly every song is worth more to training.
     """
     kept = rated[:, group].sum(1)
     lost = rated.sum(1) - kept
-    able = np.flatnonzero((kept >= 2) & (lost * max(quota, 1) <= part * rated.sum()))
+    able = np.flatnonzero((kept >= 2) & (lost * max(quota, 1) <= fraction * rated.sum()))
     order = able[np.lexsort((lost[able], -kept[able], lost[able] > 0))]
     return order[: max(quota, int((lost[order] == 0).sum()))]

@@ -1,4 +1,4 @@
-"""Tables of text, read so that every nonfinite_message names its file, row and column."""
+"""Reading of CSV tables, in which every fault is reported with its file, row and column."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ _MISSING = ("", "nan", "na", "null")
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A CSV file with blanks around cells taken off.
+    """A CSV file with blanks around cells removed.
 
     Attributes:
-      path: the file.
-      header: its column names.
-      rows: cells of each row that is not blank, as many as the file has, which may be fewer or
-        more than the header's.
-      numbers: the row's number in the file, counted from 1 with the header, as an editor shows it.
+      path: The file.
+      header: Column names.
+      rows: Cells of each row that is not blank; a row may have fewer or more than the header.
+      numbers: Line number of each row in the file, counted from 1 with the header, as editors do.
     """
 
     path: Path
@@ -36,13 +35,13 @@ class Table:
     numbers: tuple[int, ...]
 
     def column(self, *names: str) -> int | None:
-        """Index of the first column called one of `names`, whatever the case, `_` and blanks."""
+        """Returns the index of the first of `names` that is a column; ignores case, `_`, blanks."""
         plain = [_plain(cell) for cell in self.header]
         wanted = [plain.index(_plain(name)) for name in names if _plain(name) in plain]
         return wanted[0] if wanted else None
 
     def require(self, *names: str) -> int:
-        """`column`, or a UserError that names the file and the columns that it has."""
+        """Returns `column`, or raises UserError with the file and the columns that it has."""
         index = self.column(*names)
         if index is None:
             shown = ", ".join(self.header[:6]) + (", ..." if len(self.header) > 6 else "")
@@ -52,7 +51,7 @@ class Table:
         return index
 
     def cell(self, row: int, column: int | None) -> str:
-        """A cell; empty where the row is too short or the column is None."""
+        """Returns a cell; empty if the row is too short or the column is None."""
         cells = self.rows[row]
         return cells[column] if column is not None and column < len(cells) else ""
 
@@ -61,18 +60,20 @@ def read(path: Path, lenient: bool = False) -> Table:
     """Reads a CSV file in UTF-8, with or without a byte-order mark.
 
     Args:
-      path: the file.
-      lenient: bytes that are not UTF-8 are replaced instead of refused.
+      path: The file.
+      lenient: Whether bytes that are not UTF-8 are replaced instead of refused.
 
     Raises:
-      UserError: the file cannot be read, is not UTF-8, or is empty.
+      UserError: The file cannot be read, is not UTF-8, or is empty.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig", "replace" if lenient else "strict")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text in UTF-8 (byte {error.start}).") from error
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8."
+        ) from error
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
     rows, numbers = [], []
     try:
@@ -89,7 +90,7 @@ def read(path: Path, lenient: bool = False) -> Table:
 
 
 def note_surplus(journal: Journal, table: Table) -> None:
-    """Notes rows that hold more cells than the header has columns; the surplus is not read."""
+    """Records rows that have more cells than the header has columns; surplus cells are not read."""
     width = len(table.header)
     for cells, number in zip(table.rows, table.numbers, strict=True):
         if any(cells[width:]):
@@ -103,50 +104,50 @@ def note_surplus(journal: Journal, table: Table) -> None:
 def values(
     journal: Journal, table: Table, row: int, columns: Sequence[int], scale: tuple[float, float]
 ) -> np.ndarray | None:
-    """Numbers of one row, mapped from `scale` to [-1, 1]; NaN where a cell is missing.
+    """Returns the numbers of one row, mapped from `scale` to [-1, 1]; NaN for missing cells.
 
     Returns:
-      [columns] float64, or None where a cell holds text or a number outside `scale`; that is a
-      problem, noted with the cell.
+      [columns] float64, or None if a cell holds text or a number outside `scale`, which is recorded
+      as a problem.
     """
     numbers = np.empty(len(columns))
     for i, column in enumerate(columns):
         cell = table.cell(row, column)
-        found = np.nan if cell.lower() in _MISSING else number(journal, table, row, column)
-        if found is None:
+        value = np.nan if cell.lower() in _MISSING else number(journal, table, row, column)
+        if value is None:
             return None
-        numbers[i] = found
-    fault = outside(numbers, scale)
-    if fault is not None:
-        where = _place(journal, table, row, columns[fault])
-        what = outside_text(numbers[fault], scale) + "; the row is left out"
+        numbers[i] = value
+    outlier = outside(numbers, scale)
+    if outlier is not None:
+        where = _place(journal, table, row, columns[outlier])
+        what = outside_text(numbers[outlier], scale) + "; the row is left out"
         journal.problem("outside the scale", where, what)
         return None
     return to_unit(numbers, scale)
 
 
 def number(journal: Journal, table: Table, row: int, column: int) -> float | None:
-    """The number in one cell, or None where there is none; that is a problem."""
+    """Returns the number in one cell, or None if there is none, which is recorded as a problem."""
     cell = table.cell(row, column)
     try:
         return float(cell)
     except ValueError:
         where = _place(journal, table, row, column)
-        told = f"'{cell[:40]}' is not a number; the row is left out"
-        journal.problem("not a number", where, told)
+        what = f"'{cell[:40]}' is not a number; the row is left out"
+        journal.problem("not a number", where, what)
         return None
 
 
 def outside(numbers: np.ndarray, scale: tuple[float, float]) -> int | None:
-    """Index of the first number outside `scale` by more than rounding; NaN counts as inside."""
+    """Returns the index of the first number outside `scale` by more than rounding, ignoring NaN."""
     slack = 1e-6 * (scale[1] - scale[0])
-    faults = np.flatnonzero((numbers < scale[0] - slack) | (numbers > scale[1] + slack))
-    return int(faults[0]) if len(faults) else None
+    outliers = np.flatnonzero((numbers < scale[0] - slack) | (numbers > scale[1] + slack))
+    return int(outliers[0]) if len(outliers) else None
 
 
 def outside_text(number: float, scale: tuple[float, float]) -> str:
-    """How a value outside the scale is told."""
-    return f"{number:g} lies outside the scale from {scale[0]:g} to {scale[1]:g}"
+    """Describes a value outside the scale, for messages."""
+    return f"{number:g} is outside the scale from {scale[0]:g} to {scale[1]:g}"
 
 
 def to_unit(numbers: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
@@ -156,16 +157,16 @@ def to_unit(numbers: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
 
 
 def sample_columns(table: Table, start_ms: int) -> tuple[list[int], int]:
-    """Columns called `sample_15000ms` and so on, from `start_ms` on, one every 500 ms.
+    """Finds the columns `sample_15000ms` and so on, from `start_ms` on, one every 500 ms.
 
     Returns:
-      Their indices, and how many half seconds after `start_ms` the first one stands.
+      Their indices, and the number of half seconds from `start_ms` to the first of them.
 
     Raises:
-      UserError: there is none, or they do not follow each other by 500 ms.
+      UserError: There is none, or they are not 500 ms apart.
     """
-    found = [(i, re.fullmatch(r"sample_(\d+)ms", cell)) for i, cell in enumerate(table.header)]
-    times = {i: int(match[1]) for i, match in found if match and int(match[1]) >= start_ms}
+    matches = [(i, re.fullmatch(r"sample_(\d+)ms", cell)) for i, cell in enumerate(table.header)]
+    times = {i: int(match[1]) for i, match in matches if match and int(match[1]) >= start_ms}
     if not times:
         raise UserError(
             f"{table.path} has no column sample_{start_ms}ms; expected one every 500 ms from there."

@@ -1,4 +1,4 @@
-"""Weights made elsewhere."""
+"""Readers of weights from other programs."""
 
 from dsaml_jax.interop.dsaml_release import load_dsaml_checkpoint
 

@@ -1,13 +1,15 @@
 """Weights of the PyTorch release of DSAML, as variables of this model.
 
-The release names one shared encoder three times (`encoder`, and the aliases `local_attention` and
-`global_attention`); its convolutions are [out, in, rows, columns] and its linear layers [out, in].
+The release stores one shared encoder under three names (`encoder`, and the aliases
+`local_attention` and `global_attention`); its convolutions are [out, in, rows, columns] and its
+linear layers [out, in].
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
@@ -52,23 +54,24 @@ _LSTM_WEIGHTS = {
 }
 
 
-def load_dsaml_checkpoint(path: str, config: DSAMLConfig | None = None) -> dict[str, Any]:
-    """Variables of `DSAML(config)` from a `.pt` file of the release.
+def load_dsaml_checkpoint(path: str | Path, config: DSAMLConfig | None = None) -> dict[str, Any]:
+    """Returns the variables of `DSAML(config)` from a `.pt` file of the release.
 
-    Reads the file without PyTorch and without executing anything in it. The file holds the model's
-    `state_dict`, by itself or under one key of a dictionary. Running statistics of
-    the normalization are returned where the config tracks them.
+    Reads the file without PyTorch and without executing anything in it. The file contains the
+    model's `state_dict`, either directly or under one key of a dictionary. The running statistics
+    of normalization layers are returned if the config tracks them.
 
     Args:
-      path: the file.
-      config: sizes; default: the release's (`DSAMLConfig()` with normalization "running").
+      path: Path of the file.
+      config: Sizes of the model; defaults to the release's (`DSAMLConfig()` with normalization
+        "running").
 
     Returns:
       {"params": ..., "batch_stats": ...}; "batch_stats" only with normalization "running".
 
     Raises:
-      UserError: the file is not what it should be, or weights are missing, misshapen, unknown, or
-        aliases of one weight differ; all of them are listed.
+      UserError: The file is invalid; weights are missing, have a wrong shape or are unknown; or
+        aliases of one weight differ. All such weights are listed.
     """
     config = config or DSAMLConfig(normalization="running")
     return variables_from_release(
@@ -79,7 +82,7 @@ def load_dsaml_checkpoint(path: str, config: DSAMLConfig | None = None) -> dict[
 def variables_from_release(
     weights: Mapping[str, np.ndarray], config: DSAMLConfig, source: str = "the state_dict"
 ) -> dict[str, Any]:
-    """Like `load_dsaml_checkpoint`, from the release's names and arrays."""
+    """Converts the release's named arrays to variables; see `load_dsaml_checkpoint`."""
     names = release_names(config)
     problems = []
     leaves = {}
@@ -100,50 +103,50 @@ def variables_from_release(
             problems.append(f"{name} is unknown")
     if problems:
         raise UserError(
-            f"{source} does not hold the weights of this model: {'; '.join(problems)}. "
-            "Give the sizes it was trained with (model.dim, model.layers, ...)."
+            f"{source} does not contain the weights of this model: {'; '.join(problems)}; set the "
+            "sizes with which it was trained (model.dim, model.layers, ...)."
         )
     return flax.traverse_util.unflatten_dict(leaves, sep="/")
 
 
 def release_names(config: DSAMLConfig) -> dict[str, str]:
-    """{path of a variable here: its name in the release}; aliases under the encoder's own name."""
+    """Returns {path of a variable here: its name in the release}, with aliases resolved."""
     names = {}
-    for module, theirs in _MODULES.items():
+    for module, released in _MODULES.items():
         if module == "fusion/mix" and not config.fusion_linear:
             continue
         weight = "scale" if "norm" in module else "kernel"
-        names[f"params/{module}/{weight}"] = f"{theirs}.weight"
-        names[f"params/{module}/bias"] = f"{theirs}.bias"
+        names[f"params/{module}/{weight}"] = f"{released}.weight"
+        names[f"params/{module}/bias"] = f"{released}.bias"
     for i in range(config.layers):
-        ours, theirs = f"params/transformer/layer_{i}/", _LAYER.format(i)
+        layer, released = f"params/transformer/layer_{i}/", _LAYER.format(i)
         for module, name in _LAYER_MODULES.items():
             weight = "scale" if "norm" in module else "kernel"
-            names[f"{ours}{module}/{weight}"] = f"{theirs}{name}.weight"
-            names[f"{ours}{module}/bias"] = f"{theirs}{name}.bias"
+            names[f"{layer}{module}/{weight}"] = f"{released}{name}.weight"
+            names[f"{layer}{module}/bias"] = f"{released}{name}.bias"
         if config.position != "none":
             distance = "attention.attention.distance_embedding.weight"
-            names[f"{ours}attention/distance"] = theirs + distance
+            names[f"{layer}attention/distance"] = released + distance
     for direction, suffix in (("forward", ""), ("backward", "_reverse")):
-        for ours, theirs in _LSTM_WEIGHTS.items():
-            names[f"params/predictor/{direction}/{ours}"] = (
-                f"sequence_predict_model.bilstm.{theirs}{suffix}"
+        for weight, released in _LSTM_WEIGHTS.items():
+            names[f"params/predictor/{direction}/{weight}"] = (
+                f"sequence_predict_model.bilstm.{released}{suffix}"
             )
     if config.normalization == "running":
         for norm in ("norm_1", "norm_2"):
-            theirs = _MODULES[f"adapter/{norm}"]
-            names[f"batch_stats/adapter/{norm}/mean"] = f"{theirs}.running_mean"
-            names[f"batch_stats/adapter/{norm}/variance"] = f"{theirs}.running_var"
+            released = _MODULES[f"adapter/{norm}"]
+            names[f"batch_stats/adapter/{norm}/mean"] = f"{released}.running_mean"
+            names[f"batch_stats/adapter/{norm}/variance"] = f"{released}.running_var"
     return names
 
 
 def axes_to_release(path: str, value: np.ndarray) -> np.ndarray:
-    """A variable with its axes in the release's order: [..., in, out] -> [out, in, ...]."""
+    """Transposes a variable to the release's order of axes: [..., in, out] -> [out, in, ...]."""
     return value.transpose(_axes(path, value.ndim))
 
 
 def _axes(path: str, rank: int) -> tuple[int, ...]:
-    """Which of our axes each of the release's is."""
+    """Returns our axis for each of the release's axes."""
     if path.endswith(("/kernel", "/recurrent")):
         return (3, 2, 0, 1) if rank == 4 else (1, 0)
     return tuple(range(rank))
@@ -152,19 +155,19 @@ def _axes(path: str, rank: int) -> tuple[int, ...]:
 def _release_shapes(
     weights: Mapping[str, np.ndarray], config: DSAMLConfig, names: Mapping[str, str]
 ) -> dict[str, tuple[int, ...]]:
-    """{our path: shape in the release} of every variable.
+    """Returns {path of a variable here: its shape in the release}.
 
-    The embedding is as wide as the model there. The size of the log-mel image shows nowhere but in
-    the input width of `project_local`, so that one is taken from the file.
+    The released model's embedding is as wide as the model. The size of the log-mel image affects
+    only the input width of `project_local`, which is therefore taken from the file.
     """
     variables = jax.eval_shape(
         lambda key: initialize(config, key, image=(51, 128), embedding_dim=config.dim),
         jax.random.key(0),
     )
-    ours = flax.traverse_util.flatten_dict(variables, sep="/")
+    leaves: dict[str, Any] = flax.traverse_util.flatten_dict(variables, sep="/")
     shapes = {}
     for path in names:
-        shape = ours[path].shape
+        shape = leaves[path].shape
         shapes[path] = tuple(shape[axis] for axis in _axes(path, len(shape)))
     projection = "params/fusion/project_local/kernel"
     stored = weights.get(names[projection])
@@ -174,7 +177,7 @@ def _release_shapes(
 
 
 def _alias_problems(weights: Mapping[str, np.ndarray]) -> list[str]:
-    """Aliases that name no weight of the shared encoder, or differ from it."""
+    """Describes aliases that differ from, or name no weight of, the shared encoder."""
     problems = []
     for name in weights:
         original = _ALIAS.sub(_ENCODER, name)
@@ -183,5 +186,5 @@ def _alias_problems(weights: Mapping[str, np.ndarray]) -> list[str]:
         if original not in weights:
             problems.append(f"{name} is an alias of {original}, which is missing")
         elif not np.array_equal(weights[name], weights[original]):
-            problems.append(f"{name} differs from {original}, of which it is an alias")
+            problems.append(f"{name} differs from {original}, although it is an alias of it")
     return problems

@@ -1,9 +1,9 @@
 """The audio weights of ImageBind's checkpoint, as variables of `dsaml_jax.audio.imagebind`.
 
 ImageBind's weights are licensed CC BY-NC 4.0 (https://creativecommons.org/licenses/by-nc/4.0/) by
-Meta Platforms: they, what is converted from them and the embeddings that they give are not for
-commercial use. Nothing of them comes with this project; the user downloads `imagebind_huge.pth`
-(4.5 GB, all modalities) from the address in ImageBind's repository and converts it once: only the
+Meta Platforms: the weights, anything converted from them and the embeddings computed with them are
+not for commercial use. They are not part of this project; users download `imagebind_huge.pth`
+(4.5 GB, all modalities) from the address in ImageBind's repository and convert it once: only the
 audio part, about 0.35 GB, is read and kept.
 """
 
@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -33,7 +33,7 @@ from dsaml_jax.interop.torch_file import pick_state_dict, read_torch_file
 
 LOG = logging.getLogger(__name__)
 
-LICENCE = (
+LICENSE = (
     "ImageBind's weights (Meta Platforms) are licensed CC BY-NC 4.0: no commercial use of them or "
     "of the embeddings that they give; https://creativecommons.org/licenses/by-nc/4.0/"
 )
@@ -43,26 +43,26 @@ _AUDIO = (
     "modality_heads.audio.",
     "modality_postprocessors.audio.",
 )
-_ABOUT = "about"
+_METADATA = "about"
 _SIZES = ("width", "blocks", "heads", "output", "bins", "frames", "patch", "stride")
 
 
 def read_imagebind_checkpoint(
     path: str | Path, config: ImageBindConfig = IMAGEBIND_HUGE
 ) -> Variables:
-    """Variables of `ImageBindAudio(config)` from ImageBind's `.pth`, without torch.
+    """Returns the variables of `ImageBindAudio(config)` from ImageBind's `.pth`, without PyTorch.
 
     Raises:
-      UserError: not such a file, or weights of the audio part are missing, misshapen or more than
-        `config` has (listed by name).
+      UserError: The file is no such checkpoint, or weights of the audio part are missing, have a
+        wrong shape, or do not occur in `config` (listed by name).
     """
     contents = read_torch_file(path, keep=lambda name: name.startswith(_AUDIO))
     if not contents:
         raise UserError(
-            f"{path}: holds no weights of ImageBind's audio tower ({_AUDIO[0]}*); give the path of "
-            "imagebind_huge.pth."
+            f"{path}: contains no weights of ImageBind's audio tower ({_AUDIO[0]}*); give the path "
+            "of imagebind_huge.pth."
         )
-    LOG.warning("%s: %s", path, LICENCE)
+    LOG.warning("%s: %s", path, LICENSE)
     given = pick_state_dict(contents, path)
     weights = list(_weights(config))
     shapes = {weight.name: weight.shape for weight in weights}
@@ -79,20 +79,21 @@ def read_imagebind_checkpoint(
 def convert_imagebind(
     source: str | Path, target: str | Path, config: ImageBindConfig = IMAGEBIND_HUGE
 ) -> None:
-    """Writes the audio part of ImageBind's `.pth` as an `.npz` of ours, whole or not at all.
+    """Writes the audio part of ImageBind's `.pth` as an `.npz` file, atomically.
 
     Raises:
-      UserError: as `read_imagebind_checkpoint`; or `target` cannot be written.
+      UserError: As `read_imagebind_checkpoint`, or `target` cannot be written.
     """
-    flat = traverse_util.flatten_dict(read_imagebind_checkpoint(source, config), sep="/")
+    variables = read_imagebind_checkpoint(source, config)
+    flat: dict[str, Any] = traverse_util.flatten_dict(variables, sep="/")
     sizes = {name: getattr(config, name) for name in _SIZES}
-    about = json.dumps({"license": LICENCE, "config": sizes})
+    metadata = json.dumps({"license": LICENSE, "config": sizes})
     target = Path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
             try:
-                np.savez(file, **{_ABOUT: np.array(about)}, **flat)
+                np.savez(file, **{_METADATA: np.array(metadata)}, **flat)
                 file.flush()
                 os.fsync(file.fileno())
                 os.chmod(file.name, 0o644)
@@ -107,15 +108,15 @@ def convert_imagebind(
 
 
 def load_imagebind(path: str | Path) -> tuple[ImageBindConfig, Variables]:
-    """The tower's config and variables from a file of `convert_imagebind`.
+    """Returns the tower's config and variables from a file written by `convert_imagebind`.
 
     Raises:
-      UserError: no such file, or not such a file, or a damaged one.
+      UserError: The file does not exist, is damaged, or was not written by `convert_imagebind`.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            config = ImageBindConfig(**json.loads(str(file[_ABOUT]))["config"])
-            flat = {name: file[name] for name in file.files if name != _ABOUT}
+            config = ImageBindConfig(**json.loads(str(file[_METADATA]))["config"])
+            flat = {name: file[name] for name in file.files if name != _METADATA}
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror or error}); give the path of a file that "
@@ -128,21 +129,22 @@ def load_imagebind(path: str | Path) -> tuple[ImageBindConfig, Variables]:
         ) from error
     image = jax.ShapeDtypeStruct((1, 1, config.bins, config.frames), np.float32)
     tower = jax.eval_shape(ImageBindAudio(config).init, jax.random.key(0), image)
-    shapes = {k: v.shape for k, v in traverse_util.flatten_dict(tower, sep="/").items()}
+    leaves: dict[str, Any] = traverse_util.flatten_dict(tower, sep="/")
+    shapes = {name: leaf.shape for name, leaf in leaves.items()}
     _check({name: array.shape for name, array in flat.items()}, shapes, path)
-    LOG.warning("%s: %s", path, LICENCE)
+    LOG.warning("%s: %s", path, LICENSE)
     return config, traverse_util.unflatten_dict(flat, sep="/")
 
 
 class _Weight(NamedTuple):
     name: str  # in the checkpoint
     shape: tuple[int, ...]  # in the checkpoint
-    path: tuple[str, ...]  # of ours
+    path: tuple[str, ...]  # in the variables here
     convert: Callable[[np.ndarray], np.ndarray]
 
 
 def _weights(config: ImageBindConfig) -> Iterator[_Weight]:
-    """Every weight of the audio tower: its name and shape there, its place here."""
+    """Yields each weight of the audio tower, with its name and shape in the checkpoint."""
     width, patch = config.width, config.patch
 
     def same(array: np.ndarray) -> np.ndarray:
@@ -169,16 +171,16 @@ def _weights(config: ImageBindConfig) -> Iterator[_Weight]:
     yield _Weight(f"{before}cls_token", (1, 1, width), ("class_token",), same)
     yield _Weight(positions, (1, config.tokens, width), ("positions",), same)
     for block in range(config.blocks):
-        there, here = f"{trunk}blocks.{block}.", f"block_{block}"
-        attention = (here, "attention")
-        yield from norm(f"{there}norm_1", here, "norm_1")
-        yield from dense(f"{there}attn.in_proj_", width, 3 * width, *attention, "in_projection")
-        yield _Weight(f"{there}attn.bias_k", (1, 1, width), (*attention, "bias_key"), same)
-        yield _Weight(f"{there}attn.bias_v", (1, 1, width), (*attention, "bias_value"), same)
-        yield from dense(f"{there}attn.out_proj.", width, width, *attention, "out_projection")
-        yield from norm(f"{there}norm_2", here, "norm_2")
-        yield from dense(f"{there}mlp.fc1.", width, 4 * width, here, "mlp_1")
-        yield from dense(f"{there}mlp.fc2.", 4 * width, width, here, "mlp_2")
+        source, target = f"{trunk}blocks.{block}.", f"block_{block}"
+        attention = (target, "attention")
+        yield from norm(f"{source}norm_1", target, "norm_1")
+        yield from dense(f"{source}attn.in_proj_", width, 3 * width, *attention, "in_projection")
+        yield _Weight(f"{source}attn.bias_k", (1, 1, width), (*attention, "bias_key"), same)
+        yield _Weight(f"{source}attn.bias_v", (1, 1, width), (*attention, "bias_value"), same)
+        yield from dense(f"{source}attn.out_proj.", width, width, *attention, "out_projection")
+        yield from norm(f"{source}norm_2", target, "norm_2")
+        yield from dense(f"{source}mlp.fc1.", width, 4 * width, target, "mlp_1")
+        yield from dense(f"{source}mlp.fc2.", 4 * width, width, target, "mlp_2")
     yield from norm(f"{head}0", "head_norm")
     yield _Weight(f"{head}2.weight", (config.output, width), ("head", "kernel"), np.transpose)
     yield _Weight(f"{after}1.log_logit_scale", (), ("log_scale",), same)
@@ -187,7 +189,7 @@ def _weights(config: ImageBindConfig) -> Iterator[_Weight]:
 def _check(
     given: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: str | Path
 ) -> None:
-    """Refuses names that are missing, misshapen or unknown; one sentence names them all."""
+    """Raises UserError, listing all names, if weights are missing, misshapen or unknown."""
     faults = [f"{name} is missing" for name in expected if name not in given]
     faults += [
         f"{name} has shape {given[name]} where {shape} was expected"
@@ -197,6 +199,6 @@ def _check(
     faults += [f"{name} is unknown" for name in given if name not in expected]
     if faults:
         raise UserError(
-            f"{path}: not the audio tower that the config describes: {'; '.join(faults)}: give the "
-            "file and the sizes of one model."
+            f"{path}: not the audio tower described by the config: {'; '.join(faults)}: give a "
+            "file and sizes that belong together."
         )

@@ -1,11 +1,11 @@
-"""Weights from a file written by `torch.save`, without torch and without running pickled code.
+"""Reading of weights written by `torch.save`, without PyTorch and without running pickled code.
 
 Since PyTorch 1.6 such a file is an uncompressed zip archive: `NAME/data.pkl`, a pickle of the saved
 object in which every tensor is a call of `torch._utils._rebuild_tensor_v2` on a storage named by
 persistent id; `NAME/data/KEY`, the raw bytes of each storage; and `NAME/byteorder`. Format:
 https://docs.pytorch.org/docs/stable/notes/serialization.html.
 
-The pickle is read by `torch_pickle`, which refuses every name but those of plain tensors.
+The pickle is read by `torch_pickle`, which refuses every name except those of plain tensors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PLAIN = (type(None), bool, int, float, str, bytes)
 
 
 class _Archive:
-    """The records of an open archive; reads each storage once, when first asked for."""
+    """The records of an open archive; each storage is read once, when it is first needed."""
 
     def __init__(self, archive: zipfile.ZipFile, path: Path):
         self._archive = archive
@@ -40,7 +40,7 @@ class _Archive:
             raise UserError(
                 f"{path}: a zip archive without data.pkl, so not a file written by torch.save."
             )
-        # The outermost, should there be several.
+        # The outermost one if there are several.
         self._root = min(pickles, key=len).removesuffix("data.pkl")
         self._bytes: dict[str, bytes] = {}
         order = self.record("byteorder") if self.has("byteorder") else b"little"
@@ -100,20 +100,20 @@ class _Archive:
 
 
 def read_torch_file(path: str | Path, keep: Callable[[str], bool] | None = None) -> dict[Any, Any]:
-    """What `torch.save` wrote to `path`, with every tensor as a NumPy array.
+    """Returns what `torch.save` wrote to `path`, with every tensor as a NumPy array.
 
-    Dictionaries, lists, tuples, numbers and texts come back as they are, nested as they were.
-    Arrays are read-only; tensors that share a storage share memory, unless the file's byte order
-    is not this machine's. bfloat16 comes as `ml_dtypes.bfloat16`. Checksums are verified.
+    Dictionaries, lists, tuples, numbers and strings keep their nesting. Arrays are read-only;
+    tensors that share a storage share memory, unless the file's byte order differs from this
+    machine's. bfloat16 is returned as `ml_dtypes.bfloat16`. Checksums are verified.
 
     Args:
-      path: a `.pt` or `.pth` file in PyTorch's zip format (1.6 and later).
-      keep: called with the key of each tensor in the dictionary that holds it. Where it says False
-        the tensor is left out and its bytes are never read.
+      path: A `.pt` or `.pth` file in PyTorch's zip format (1.6 and later).
+      keep: Called with the key of each tensor in the dictionary that contains it. If it returns
+        False, the tensor is omitted and its bytes are never read.
 
     Raises:
-      UserError: no such file, not a file of torch.save, the format before PyTorch 1.6, a damaged
-        or incomplete archive, or a pickle that refers to anything but plain tensors (by name).
+      UserError: The file does not exist, was not written by torch.save, has the format before
+        PyTorch 1.6, is damaged or incomplete, or its pickle refers to anything but plain tensors.
     """
     path = Path(path)
     _check_start(path)
@@ -124,15 +124,15 @@ def read_torch_file(path: str | Path, keep: Callable[[str], bool] | None = None)
             contents = _resolve(saved, archive, keep or (lambda _: True), "", {})
     except UserError:
         raise
-    # A damaged archive or pickle can raise nearly anything; none of it is a bug of ours to trace.
+    # A damaged archive or pickle can raise nearly any exception; none of them is our bug.
     except Exception as error:
         raise UserError(
             f"{path}: damaged or cut short ({type(error).__name__}: {error}); copy it again."
         ) from error
-    if not isinstance(contents, Mapping):
+    if not isinstance(contents, dict):
         raise UserError(
-            f"{path}: holds a {type(contents).__name__}, where a dictionary of weights was "
-            "expected; save the model's state_dict()."
+            f"{path}: contains a {type(contents).__name__}; expected a dictionary of weights: save "
+            "the model's state_dict()."
         )
     return contents
 
@@ -140,33 +140,33 @@ def read_torch_file(path: str | Path, keep: Callable[[str], bool] | None = None)
 def pick_state_dict(
     contents: Mapping[Any, Any], path: str | Path, inside: str | None = None
 ) -> dict[str, np.ndarray]:
-    """The dictionary name -> array in what `read_torch_file` returned.
+    """Returns the dictionary name -> array in the result of `read_torch_file`.
 
     Args:
-      contents: of `read_torch_file`.
-      path: of the file, for the error's sentence.
-      inside: the key under which the dictionary lies, such as "state_dict"; None takes `contents`
-        itself where it holds arrays only, else the one dictionary of arrays within it.
+      contents: Result of `read_torch_file`.
+      path: Path of the file, for the error message.
+      inside: Key of the dictionary, such as "state_dict"; None selects `contents` itself if it
+        contains only arrays, else its only dictionary of arrays.
 
     Raises:
-      UserError: no such key, or not exactly one such dictionary.
+      UserError: The key does not exist, or there is not exactly one such dictionary.
     """
     if inside is not None:
         if not _is_state_dict(contents.get(inside)):
             raise UserError(
-                f"{path}: no dictionary of weights under {inside!r}; its keys are "
+                f"{path}: contains no dictionary of weights under {inside!r}; its keys are "
                 f"{_listed(contents)}."
             )
         return dict(contents[inside])
     if _is_state_dict(contents):
         return dict(contents)
-    found = [key for key, value in contents.items() if _is_state_dict(value)]
-    if len(found) != 1:
+    keys = [key for key, value in contents.items() if _is_state_dict(value)]
+    if len(keys) != 1:
         raise UserError(
-            f"{path}: expected one dictionary of weights and found {len(found)}; its keys are "
+            f"{path}: expected one dictionary of weights and found {len(keys)}; its keys are "
             f"{_listed(contents)}: save the model's state_dict() by itself."
         )
-    return dict(contents[found[0]])
+    return dict(contents[keys[0]])
 
 
 def _check_start(path: Path) -> None:
@@ -180,7 +180,7 @@ def _check_start(path: Path) -> None:
         ) from error
     if start == _LEGACY_START:
         raise UserError(
-            f"{path}: written in PyTorch's format before 1.6, which is not read; re-save it with "
+            f"{path}: has PyTorch's format before 1.6, which is not supported; re-save it with "
             "torch.save(torch.load(OLD, map_location='cpu'), NEW) in PyTorch 1.6 or later."
         )
     if not start.startswith(b"PK"):
@@ -190,7 +190,7 @@ def _check_start(path: Path) -> None:
 def _resolve(
     value: Any, archive: _Archive, keep: Callable[[str], bool], key: str, done: dict[int, Any]
 ) -> Any:
-    """`value` with tensors read, each container once: a pickle can nest one thing in many."""
+    """Returns `value` with its tensors read; visits a container once, however often it occurs."""
     if isinstance(value, SavedTensor):
         return archive.array(value)
     if isinstance(value, _PLAIN):

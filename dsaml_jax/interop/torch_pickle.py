@@ -1,7 +1,8 @@
-"""The pickle inside a file of `torch.save`, read without calling what it names.
+"""Reading of the pickle inside a file of `torch.save`, without calling what it names.
 
-A pickle may call anything that it can name, so the unpickler here resolves only the few names that
-containers of tensors need, to stand-ins that record what was asked. Every other name is refused.
+A pickle may call anything that it can name, so this unpickler resolves only the few names that
+containers of tensors need, and maps them to stand-ins that record the call. All other names are
+refused.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ _DTYPES = {
 }
 
 
-# What the pickle may build. Plain tuples and objects without attributes: the pickle's BUILD
-# instruction can then change none of them.
+# What the pickle may build: tuples and objects without attributes, which the pickle's BUILD
+# instruction cannot modify.
 class _StorageType(NamedTuple):
     dtype: np.dtype
 
 
 class SavedStorage(NamedTuple):
-    """The raw values of one or more tensors: a record of the archive."""
+    """The raw values of one or more tensors, stored as a record of the archive."""
 
     dtype: np.dtype
     key: str
@@ -45,12 +46,12 @@ class SavedStorage(NamedTuple):
 
 
 class SavedTensor(NamedTuple):
-    """A view of a storage, as the pickle describes it."""
+    """A view of a storage, as described by the pickle."""
 
     storage: SavedStorage
     offset: int
     shape: tuple[int, ...]
-    strides: tuple[int, ...]  # in elements, as torch counts
+    strides: tuple[int, ...]  # in elements, as in PyTorch
 
 
 class _RebuildTensor:
@@ -96,8 +97,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise UserError(
-                f"{self._path}: refused, because it refers to {module}.{name}, and only plain "
-                "tensors in dictionaries are read; save the model's state_dict() by itself."
+                f"{self._path}: refused, because it refers to {module}.{name} and only plain "
+                "tensors in dictionaries are allowed; save the model's state_dict() by itself."
             )
         return _ALLOWED[module, name]
 
@@ -109,14 +110,14 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load(file: IO[bytes], path: Path) -> Any:
-    """The pickled object, with a `SavedTensor` for every tensor.
+    """Returns the pickled object, with a `SavedTensor` for every tensor.
 
     Args:
-      file: the content of `data.pkl`.
-      path: of the archive, for the error's sentence.
+      file: The content of `data.pkl`.
+      path: Path of the archive, for the error message.
 
     Raises:
-      UserError: the pickle refers to something else than plain tensors.
-      Exception: of nearly any kind, where the pickle is damaged.
+      UserError: The pickle refers to anything but plain tensors.
+      Exception: The pickle is damaged; nearly any type is possible.
     """
     return _Unpickler(file, path).load()

@@ -59,5 +59,7 @@ class LSTM(nn.Module):
         param_dtype = jnp.dtype(config.param_dtype)
         kernel = self.param("recurrent", fan_in_uniform, (dim, 4 * dim), param_dtype)
         bias = self.param("recurrent_bias", nn.initializers.zeros, (4 * dim,), param_dtype)
-        gates = linear(config, 4 * dim, "input")(x_NSD) + bias.astype(config.compute_dtype)[None, None]
+        gates = (
+            linear(config, 4 * dim, "input")(x_NSD) + bias.astype(config.compute_dtype)[None, None]
+        )
         return gates, kernel.astype(config.compute_dtype)

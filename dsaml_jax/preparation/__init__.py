@@ -1,4 +1,4 @@
-"""From a data set's folder to songs with features, ready to train on."""
+"""Preparation: from a data set's folder to songs with features, ready for training."""
 
 from dsaml_jax.preparation.songs import Prepared, prepared_songs
 

@@ -1,4 +1,4 @@
-"""The global embedding that needs weights: ImageBind's tower, run over many songs."""
+"""The global embedding that needs weights: ImageBind's tower, applied to many songs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.audio.features import RECIPES
 from dsaml_jax.audio.imagebind import embed_clips
-from dsaml_jax.config.experiment import Experiment
+from dsaml_jax.config.experiment import DataConfig
 from dsaml_jax.errors import UserError
 from dsaml_jax.interop.imagebind import convert_imagebind, load_imagebind
 from dsaml_jax.preparation.extract import Extracted, store_embeddings
@@ -21,25 +21,28 @@ from dsaml_jax.preparation.extract import Extracted, store_embeddings
 LOG = logging.getLogger(__name__)
 
 Tower = Callable[[list[np.ndarray]], np.ndarray]
-"""Windows, each [clips, clip samples], to their embeddings [windows, G]."""
+"""Maps windows, each [clips, clip samples], to their embeddings [windows, G]."""
 
 BATCH = 8
-"""Windows a call of the tower."""
+"""Windows per call of the tower."""
 
 
-def weights_file(experiment: Experiment) -> Path | None:
-    """The converted weights that the experiment's embedding needs; None where it needs none.
+def weights_file(data: DataConfig, kind: str) -> Path | None:
+    """Returns the path of the converted weights that an embedding needs; None if it needs none.
 
     ImageBind's own file is converted on first use, into the folder of prepared data.
 
+    Args:
+      data: Names the file of weights and the folder of prepared data.
+      kind: Kind of the embedding, `AudioConfig.embedding`.
+
     Raises:
-      UserError: the file cannot be read or is not what it should be.
+      UserError: The file cannot be read or is invalid.
     """
-    data, kind = experiment.data, experiment.audio.embedding
     if kind not in RECIPES:
         LOG.info(
-            "global embedding: statistics of the sound, without weights (docs/data.md says how to "
-            "use ImageBind's, which are CC BY-NC 4.0)"
+            "global embedding: statistics of the sound, without weights (docs/data.md explains how "
+            "to use ImageBind's, which are licensed CC BY-NC 4.0)"
         )
         return None
     given = Path(data.embedding_weights).expanduser()
@@ -47,7 +50,8 @@ def weights_file(experiment: Experiment) -> Path | None:
         stat = given.stat()
     except OSError as error:
         raise UserError(
-            f"data.embedding_weights: {given} cannot be read: {error.strerror}."
+            f"data.embedding_weights: {given} cannot be read: {error.strerror}; give the path of "
+            "imagebind_huge.pth."
         ) from error
     if given.suffix == ".npz":
         return given
@@ -59,8 +63,8 @@ def weights_file(experiment: Experiment) -> Path | None:
     return converted
 
 
-def weights_fingerprint(path: Path | None) -> str:
-    """A hash of the weights; "" without any."""
+def weights_hash(path: Path | None) -> str:
+    """Returns a hash of the weights; "" if there are none."""
     if path is None:
         return ""
     with path.open("rb") as file:
@@ -68,21 +72,21 @@ def weights_fingerprint(path: Path | None) -> str:
 
 
 def load_tower(path: Path, audio: AudioConfig) -> Tower:
-    """The tower with weights from a converted file."""
+    """Returns the tower with the weights of a converted file."""
     config, variables = load_imagebind(path)
     recipe = RECIPES[audio.embedding]
     return functools.partial(embed_clips, variables, config=config, recipe=recipe, batch=BATCH)
 
 
 def embedded(extracted_songs: Iterable[Extracted], tower: Tower | None) -> Iterator[Extracted]:
-    """Passes outcomes on in order, once the embeddings that they lack are computed and stored.
+    """Yields the songs in order, once their missing embeddings are computed and stored.
 
     Windows of several songs share a call of the tower.
     """
     held: list[Extracted] = []
     for extracted in extracted_songs:
         held.append(extracted)
-        windows = sum(len(each.clips) for each in held if each.clips is not None)
+        windows = sum(len(song.clips) for song in held if song.clips is not None)
         if windows == 0 or windows >= BATCH:
             yield from _embed(held, tower)
             held = []
@@ -90,10 +94,10 @@ def embedded(extracted_songs: Iterable[Extracted], tower: Tower | None) -> Itera
 
 
 def _embed(extracted_songs: list[Extracted], tower: Tower | None) -> Iterator[Extracted]:
-    todo = [extracted for extracted in extracted_songs if extracted.clips is not None]
+    todo = [(song.job, song.clips) for song in extracted_songs if song.clips is not None]
     if todo and tower is not None:
-        embeddings = tower([window for extracted in todo for window in extracted.clips])
-        ends = np.cumsum([len(extracted.clips) for extracted in todo])[:-1]
-        for extracted, part in zip(todo, np.split(embeddings, ends), strict=True):
-            store_embeddings(extracted.job, part)
+        embeddings = tower([window for _, clips in todo for window in clips])
+        ends = np.cumsum([len(clips) for _, clips in todo])[:-1]
+        for (job, _), part in zip(todo, np.split(embeddings, ends), strict=True):
+            store_embeddings(job, part)
     yield from extracted_songs

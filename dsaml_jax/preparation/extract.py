@@ -1,7 +1,7 @@
-"""What is done to one song: decode it, compute its features, store them.
+"""Feature extraction for one song: decode it, compute its features, store them.
 
-A job holds all that is needed, so it can run in this process, in another one, or on another machine
-that sees the same folders.
+A job contains everything it needs, so it can run in this process, in another one, or on another
+machine that sees the same folders.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from dsaml_jax.audio import store
 from dsaml_jax.audio.config import AudioConfig
-from dsaml_jax.audio.decoding import decode, fingerprint
+from dsaml_jax.audio.decoding import audio_hash, decode
 from dsaml_jax.audio.features import (
     RECIPES,
     SongFeatures,
@@ -25,21 +25,24 @@ from dsaml_jax.datasets.schema import RATING_HZ, Song
 from dsaml_jax.errors import UserError
 
 VERSION = 1
-"""Of the features; to be raised where the same sound and config give other numbers."""
+"""Version of the features; increase it when the same sound and config give other numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One song's features, to be computed.
+    """One song whose features are to be computed.
 
     Attributes:
-      song_id: for messages.
-      path: of the audio file; "" where the sound is in `waveform`, int16 at `sample_rate`.
-      start_s: where the ratings start, in seconds.
+      song_id: Id of the song, for messages.
+      path: Path of the audio file; "" if the sound is in `waveform`.
+      waveform: int16 samples; None if the sound is in a file.
+      sample_rate: Sample rate of `waveform` in Hz.
+      start_s: Time of the first rating in seconds.
       segments: n, length of the span.
-      audio: how features are computed.
-      folder: of the feature store.
-      log_mel, embedding: keys of the song's two entries.
+      audio: Config of the features.
+      folder: Folder of the feature store.
+      log_mel: Key of the song's log-mel entry.
+      embedding: Key of the song's embedding entry.
     """
 
     song_id: str
@@ -55,27 +58,27 @@ class Job:
 
     @property
     def end_s(self) -> float:
-        """Where the span ends, in seconds."""
+        """End of the span in seconds."""
         return self.start_s + self.segments * self.audio.segment_s
 
     def done(self) -> bool:
-        """Whether both entries are in the store."""
+        """Returns whether both entries are in the store."""
         return all(store.entry_path(self.folder, k, self.key(k)).exists() for k in store.KINDS)
 
     def key(self, kind: str) -> str:
-        """The key of the entry of this kind."""
+        """Returns the key of the entry of this kind."""
         return {"log_mel": self.log_mel, "embedding": self.embedding}[kind]
 
 
 @dataclasses.dataclass(frozen=True)
 class Extracted:
-    """What came of a job.
+    """The result of a job.
 
     Attributes:
-      job: the job, without its waveform.
-      fault: why the song has no features, a sentence; "" where all is well.
-      clips: [m, clips, clip samples] for ImageBind's tower, whose embedding is still to be
-        computed and stored; None where nothing is left to do.
+      job: The job, without its waveform.
+      fault: A sentence saying why the song has no features; "" if it has them.
+      clips: [m, clips, clip samples] for ImageBind's tower, whose embedding remains to be computed
+        and stored; None if nothing remains to be done.
     """
 
     job: Job
@@ -84,28 +87,28 @@ class Extracted:
 
 
 def make_job(song: Song, root: str, audio: AudioConfig, folder: str, weights: str) -> Job:
-    """The job of a song; reads its audio file once to hash it.
+    """Returns the job of a song; reads its audio file once, to hash it.
 
     Args:
-      song: with its ratings as read: the longest one says where the span ends.
-      root: the data set's folder.
-      audio: how features are computed.
-      folder: of the feature store.
-      weights: fingerprint of the embedding's weights; "" where it has none.
+      song: The song with its ratings as read; the longest one determines the end of the span.
+      root: The data set's folder.
+      audio: Config of the features.
+      folder: Folder of the feature store.
+      weights: Hash of the embedding's weights; "" if it has none.
 
     Raises:
-      UserError: the file cannot be read.
+      UserError: The audio file cannot be read.
     """
     longest = max(len(rating.curve) for rating in song.ratings)
     seconds = longest / RATING_HZ
     segments = max(audio.segments, int(np.ceil(seconds / audio.segment_s - 1e-9)))
     if song.waveform is None:
         path = f"{root}/{song.audio}"
-        content = fingerprint(path)
+        content = audio_hash(path)
     else:
         path, content = "", store.bytes_hash(song.waveform.astype("<i2").tobytes())
-    of_image = ("sample_rate", "window_s", "hop_s", "mel_bands", "floor", "segment_s")
-    image = {name: getattr(audio, name) for name in of_image}
+    image_fields = ("sample_rate", "window_s", "hop_s", "mel_bands", "floor", "segment_s")
+    image = {name: getattr(audio, name) for name in image_fields}
     windows = {"segments": audio.segments, "hop": audio.embedding_hop}
     if audio.embedding in RECIPES:
         windows |= dataclasses.asdict(RECIPES[audio.embedding]) | {"segment_s": audio.segment_s}
@@ -133,7 +136,7 @@ def make_job(song: Song, root: str, audio: AudioConfig, folder: str, weights: st
 
 
 def extract(job: Job) -> Extracted:
-    """Computes and stores what of a job is not in the store; faults of the audio are told."""
+    """Computes and stores a job's missing entries; returns faults of the audio."""
     kept = dataclasses.replace(job, waveform=None)
     try:
         waveform, rate = job.waveform, job.sample_rate
@@ -142,7 +145,7 @@ def extract(job: Job) -> Extracted:
         seconds = len(waveform) / rate
         if seconds <= job.start_s:
             raise UserError(
-                f"{job.path or job.song_id} lasts {seconds:.2f} s; the ratings begin at "
+                f"{job.path or job.song_id} lasts {seconds:.2f} s, but its ratings begin at "
                 f"{job.start_s:g} s."
             )
     except UserError as error:
@@ -172,10 +175,10 @@ def store_embeddings(job: Job, embeddings: np.ndarray) -> None:
 
 
 def load(job: Job) -> SongFeatures:
-    """A song's features from the store.
+    """Returns a song's features from the store.
 
     Raises:
-      UserError: they are not there, or damaged.
+      UserError: They do not exist or are damaged.
     """
     image = store.read(store.entry_path(job.folder, "log_mel", job.log_mel))
     embedding = store.read(store.entry_path(job.folder, "embedding", job.embedding))
@@ -183,6 +186,6 @@ def load(job: Job) -> SongFeatures:
 
 
 def sound_seconds(job: Job) -> float:
-    """How long a song sounds, as decoded, in seconds; from the store."""
+    """Returns the length of a song's decoded sound in seconds, from the store."""
     path = store.entry_path(job.folder, "log_mel", job.log_mel)
     return float(store.read(path, "seconds")["seconds"])

@@ -1,4 +1,4 @@
-"""Fills the feature store: what is there already, what is to be done, and on what."""
+"""Filling of the feature store with the entries that are missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dsaml_jax.audio import store
-from dsaml_jax.config.experiment import Experiment
+from dsaml_jax.audio.config import AudioConfig
+from dsaml_jax.config.experiment import DataConfig
 from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
 from dsaml_jax.preparation import embedding
@@ -24,70 +25,73 @@ LOG = logging.getLogger(__name__)
 
 
 def fill_store(
-    experiment: Experiment, songs: Sequence[Song], root: str
+    data: DataConfig, audio: AudioConfig, songs: Sequence[Song], root: str
 ) -> tuple[dict[str, Job], dict[str, str], int]:
-    """Computes what the feature store lacks of these songs.
+    """Computes the features of these songs that are not in the store.
 
     Args:
-      experiment: says how features are computed, where they go, and on how many processes.
-      songs: as read, each with audio and ratings.
-      root: the folder that their audio is relative to.
+      data: Where features are stored, and by how many processes or on which pipeline.
+      audio: How features are computed.
+      songs: Songs as read, each with audio and ratings.
+      root: The folder to which their audio paths are relative.
 
     Returns:
-      Jobs of the songs that have features, reasons of those that have none, both by song id, and
-      how many had their features before.
+      Jobs of the songs that have features and reasons for those that have none, both by song id,
+      and the number of songs whose features existed before.
 
     Raises:
-      UserError: the data set's folder vanishes meanwhile.
+      UserError: The data set's folder disappears meanwhile.
     """
-    weights = embedding.weights_file(experiment)
-    fingerprint = embedding.weights_fingerprint(weights)
-    folder = Path(experiment.data.prepared) / "features"
+    weights = embedding.weights_file(data, audio.embedding)
+    weights_hash = embedding.weights_hash(weights)
+    folder = Path(data.prepared) / "features"
     store.remove_partial(folder)
     set_aside: dict[str, str] = {}
 
     def job_of(song: Song) -> Job | None:
         try:
-            return make_job(song, root, experiment.audio, str(folder), fingerprint)
+            return make_job(song, root, audio, str(folder), weights_hash)
         except UserError as error:
             if song.audio:
-                _check_still_there(Path(root) / song.audio, root)
+                _check_exists(Path(root) / song.audio, root)
             set_aside[song.song_id] = str(error)
             return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing files waits for the disk
-        found = [job for job in pool.map(job_of, songs) if job is not None]
-    todo = [job for job in found if not job.done()]
-    there = len(found) - len(todo)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing files is bound by the disk
+        readable = [job for job in pool.map(job_of, songs) if job is not None]
+    todo = [job for job in readable if not job.done()]
+    already_stored = len(readable) - len(todo)
     if todo:
-        LOG.info("features: %d songs to do, %d done before", len(todo), there)
-        if experiment.data.beam_options:
-            extract_on_beam(todo, experiment.data.beam_options)
+        LOG.info("features: %d songs to compute, %d already stored", len(todo), already_stored)
+        if data.beam_options:
+            extract_on_beam(todo, data.beam_options)
             todo = [job for job in todo if not job.done()]
-        for extracted in _outcomes(experiment, todo, weights):
+        for extracted in _extracted(data, audio, todo, weights):
             if extracted.fault:
                 if extracted.job.path:
-                    _check_still_there(Path(extracted.job.path), root)
+                    _check_exists(Path(extracted.job.path), root)
                 set_aside[extracted.job.song_id] = extracted.fault
     else:
-        LOG.info("features: nothing to do, all %d songs were done before", len(found))
-    jobs = {job.song_id: job for job in found if job.song_id not in set_aside}
-    return jobs, set_aside, there
+        LOG.info("features: nothing to compute, all %d songs already stored", len(readable))
+    jobs = {job.song_id: job for job in readable if job.song_id not in set_aside}
+    return jobs, set_aside, already_stored
 
 
-def _check_still_there(path: Path, root: str) -> None:
-    """A file that cannot be read is a fault of the data; one that has gone means they vanished."""
+def _check_exists(path: Path, root: str) -> None:
+    """Raises UserError if a file has disappeared, which is no fault of the data set."""
     if not path.exists():
         raise UserError(
-            f"{path} was there when the labels were read and has gone; what is done is kept: bring "
-            f"{root} back, and run again."
+            f"{path} existed when the labels were read and has disappeared; finished work is kept: "
+            f"restore {root} and run the same command again."
         )
 
 
-def _outcomes(experiment: Experiment, todo: list[Job], weights: Path | None) -> Iterator[Extracted]:
-    """What comes of jobs, with a progress bar on a terminal."""
-    tower = None if weights is None else embedding.load_tower(weights, experiment.audio)
-    extracted_songs = over_processes(extract, todo, experiment.data.processes)
+def _extracted(
+    data: DataConfig, audio: AudioConfig, todo: list[Job], weights: Path | None
+) -> Iterator[Extracted]:
+    """Runs the jobs and yields their results, with a progress bar on a terminal."""
+    tower = None if weights is None else embedding.load_tower(weights, audio)
+    extracted_songs = over_processes(extract, todo, data.processes)
     quiet = not sys.stderr.isatty()
     return iter(
         tqdm(

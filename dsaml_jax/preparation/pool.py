@@ -1,4 +1,4 @@
-"""The same function over many jobs, in this process or in several."""
+"""Application of a function to many jobs, in this process or in several."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from dsaml_jax.errors import UserError
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-_AHEAD = 4  # jobs a process that are under way or done and not yet taken
+_AHEAD = 4  # jobs per process that may be running, or finished and not yet consumed
 
 
 def over_processes(
     function: Callable[[In], Out], jobs: Iterable[In], processes: int
 ) -> Iterator[Out]:
-    """function(job) of each job, in order.
+    """Yields function(job) for each job, in order.
 
-    Every process computes with one thread, so that they do not get in each other's way, and so
-    that results do not depend on their number. Few results wait at a time: they may be large.
+    Each process uses one thread, to avoid contention and so that results do not depend on the
+    number of processes. Few results are held at a time, because they may be large.
 
     Args:
-      function: of a module's top level, because processes are started afresh.
-      jobs: its arguments.
-      processes: how many; 1 for none but this one, 0 for one a core.
+      function: A module-level function, because processes are spawned.
+      jobs: Arguments of the function.
+      processes: Number of processes; 1 runs in this process, 0 uses one per core.
 
     Raises:
-      UserError: a process died, of lack of memory for example.
+      UserError: A process died, for example for lack of memory.
     """
     processes = processes or os.cpu_count() or 1
     if processes == 1:
@@ -46,10 +46,10 @@ def over_processes(
             yield from map(function, jobs)
         return
     jobs = iter(jobs)
-    # Importing this compiles into a cache that is not safe to fill from several processes at once
-    # (numba issue 10128): it is filled here, before they start.
+    # Importing this compiles into a cache that several processes must not fill at the same time
+    # (numba issue 10128), so it is filled here, before they start.
     importlib.import_module("librosa.util.utils")
-    context = multiprocessing.get_context("spawn")  # a fork would share the threads' locks of JAX
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of JAX's threads
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start)
     try:
         first = itertools.islice(jobs, processes * _AHEAD)
@@ -60,15 +60,15 @@ def over_processes(
             yield result
     except BrokenProcessPool as error:
         raise UserError(
-            "a process of the preparation died, perhaps for lack of memory; what is done is kept: "
-            "run again, with fewer processes (--config.data.processes=1)."
+            "a process of the preparation died, perhaps for lack of memory; finished work is kept: "
+            "run again with fewer processes (--config.data.processes=1)."
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start() -> None:
-    """Once in each process: one thread, no word about Ctrl-C, and no life after the parent's."""
+    """Initializes a process: one thread, Ctrl-C ignored, and exit when the parent exits."""
     threadpool_limits(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

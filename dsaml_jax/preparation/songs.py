@@ -1,4 +1,4 @@
-"""A data set's folder -> its songs with their features: what training starts from."""
+"""Preparation of a data set: its songs with their features, ready for training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.audio.features import SongFeatures
-from dsaml_jax.config.experiment import Experiment
+from dsaml_jax.config.experiment import DataConfig
 from dsaml_jax.datasets import catalog, filters, folder_builder, ratings, schema, synthetic
 from dsaml_jax.datasets.filters import FilterCounts
 from dsaml_jax.datasets.journal import Journal, ReadOptions
@@ -28,19 +29,19 @@ Splits = Mapping[str, tuple[Song, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A data set, ready to train on.
+    """A data set that is ready for training.
 
     Attributes:
-      splits: songs by the data set's own splits, in a fixed order, without waveforms. Every song
-        has features and at least one rating that passed the filters; ratings end where the sound
-        does.
-      features: by song id; read from the store on each access.
-      findings: what was found in the folder, and what was left out of it and why.
-      filtered: what the filters left out of each split.
-      set_aside: songs whose audio cannot be used, by id, with the reason.
-      labeled: songs by split as they were read, with or without audio, before any filter.
-      silence_s: by song id, seconds of silence at the end of the span, where the sound has ended.
-      already_there: songs whose features were in the store before.
+      splits: Songs by the data set's own splits, in a fixed order, without waveforms. Each song has
+        features and at least one rating that passed the filters; ratings end where the sound does.
+      features: By song id; read from the store on each access.
+      findings: What was found in the folder, and what was left out and why.
+      filtered: What the filters removed from each split.
+      set_aside: Ids of songs whose audio cannot be used, with the reason.
+      labeled: Songs by split as read, with or without audio, before filtering.
+      silence_s: By song id, the length of the silence between the end of the sound and the end of
+        the span, in seconds.
+      already_there: Number of songs whose features were in the store before.
     """
 
     splits: Splits
@@ -54,7 +55,7 @@ class Prepared:
 
     @property
     def songs(self) -> tuple[Song, ...]:
-        """All songs, split after split."""
+        """All songs, one split after the other."""
         return tuple(song for songs in self.splits.values() for song in songs)
 
 
@@ -68,7 +69,7 @@ class StoredFeatures(Mapping[str, SongFeatures]):
         return load(self._jobs[song_id])
 
     def source(self, song_id: str) -> str:
-        """The keys under which a song's features are stored: hashes of all they depend on."""
+        """Returns the store keys of a song's features, which are hashes of all they depend on."""
         job = self._jobs[song_id]
         return f"{job.log_mel} {job.embedding}"
 
@@ -79,23 +80,22 @@ class StoredFeatures(Mapping[str, SongFeatures]):
         return len(self._jobs)
 
 
-def prepared_songs(experiment: Experiment) -> Prepared:
-    """Reads the data set that the experiment names, and computes what features are not stored yet.
+def prepared_songs(data: DataConfig, audio: AudioConfig) -> Prepared:
+    """Reads the data set named by `data`, and computes the features that are not yet in the store.
 
-    A song whose audio cannot be used is set aside, and preparation goes on. Stopped at any point
-    and started again, it computes what is missing.
+    A song whose audio cannot be used is set aside, and preparation continues. If it is interrupted,
+    the next call computes what is missing.
 
     Raises:
-      UserError: the folder cannot be read as that data set; nothing in it has both ratings and
-        usable audio; weights are needed and not given; or, if strict, any fault.
+      UserError: The folder cannot be read as that data set; no song has both ratings and usable
+        audio; weights are needed and not given; or, if strict, any fault.
     """
-    data = experiment.data
-    labeled, findings = read_labels(experiment)
+    labeled, findings = read_labels(data)
     findings.check_audio(data.strict)
     root = findings.root
     journal = Journal(findings.data_set, Path(root), ReadOptions(strict=data.strict))
     songs = [song for split in labeled.values() for song in split if _has_sound(song)]
-    jobs, set_aside, there = fill_store(experiment, songs, root)
+    jobs, set_aside, already_there = fill_store(data, audio, songs, root)
     for song in songs:
         if song.song_id in set_aside:
             where = song.audio or song.song_id
@@ -103,16 +103,16 @@ def prepared_songs(experiment: Experiment) -> Prepared:
     if len(set_aside) == len(songs):
         first = next(iter(set_aside.values()))
         raise UserError(
-            f"{root}: the audio of none of {len(songs)} songs can be used; the first: {first}"
+            f"{root}: none of the {len(songs)} songs has usable audio; the first: {first}"
         )
     splits, filtered = {}, {}
     seconds = {name: sound_seconds(job) for name, job in jobs.items()}
     for name, split in labeled.items():
-        heard = [_heard(journal, song, seconds) for song in split if song.song_id in jobs]
-        rated = [song for song in heard if song.ratings]
+        cut = [_cut_to_sound(journal, song, seconds) for song in split if song.song_id in jobs]
+        rated = [song for song in cut if song.ratings]
         if data.name != "synthetic":
             rated, filtered[name] = filters.apply(rated, data.filters)
-            journal.drop("it hardly moves", f"split {name}", filtered[name].flat)
+            journal.drop("it hardly changes", f"split {name}", filtered[name].flat)
             journal.drop("its annotator rated too few songs", f"split {name}", filtered[name].rare)
         splits[name] = tuple(rated)
     kept = {song.song_id for split in splits.values() for song in split}
@@ -132,33 +132,29 @@ def prepared_songs(experiment: Experiment) -> Prepared:
             for name in sorted(kept)
             if jobs[name].end_s > seconds[name]
         },
-        already_there=there,
+        already_there=already_there,
     )
 
 
-def read_labels(experiment: Experiment) -> tuple[dict[str, tuple[Song, ...]], Findings]:
-    """All songs with ratings by the data set's own splits, with or without audio.
+def read_labels(data: DataConfig) -> tuple[dict[str, tuple[Song, ...]], Findings]:
+    """Reads all songs with ratings by the data set's own splits, with or without audio.
 
     Returns:
-      The songs, and what was found in the folder.
+      The songs by split, and what was found in the folder.
 
     Raises:
-      UserError: the folder cannot be read as that data set; or, if strict, any fault of its labels.
+      UserError: The folder cannot be read as that data set; or, if strict, any fault in its labels.
     """
-    data = experiment.data
     if data.name == "synthetic":
         config = synthetic.builder_config("run", **data.builder)
-        with _written(data.prepared):
-            builder = synthetic.prepare(data.prepared, config)
-        splits = {
-            split: tuple(schema.decode(each) for each in builder.as_data_source(split=split))
-            for split in builder.info.splits
-        }
+        with _storage_errors_as_user_errors(data.prepared):
+            builder = synthetic.build(data.prepared, config)
+        splits = {split: tuple(schema.read_songs(builder, split)) for split in builder.info.splits}
         return splits, _simulated(splits, str(builder.data_path))
     options = {"require_audio": False, "strict": data.strict} | dict(data.builder)
     reader = catalog.options_of(data.name, **options)
-    with _written(data.prepared):
-        builder = catalog.prepare(data.name, data.root, data.prepared, reader)
+    with _storage_errors_as_user_errors(data.prepared):
+        builder = catalog.build(data.name, data.root, data.prepared, reader)
     splits = {
         split: tuple(folder_builder.songs_of(builder, split)) for split in builder.info.splits
     }
@@ -166,10 +162,11 @@ def read_labels(experiment: Experiment) -> tuple[dict[str, tuple[Song, ...]], Fi
 
 
 @contextlib.contextmanager
-def _written(folder: str) -> Iterator[None]:
-    """Without what TFDS prints, which speaks of downloads, and a full disk told in a sentence.
+def _storage_errors_as_user_errors(folder: str) -> Iterator[None]:
+    """Raises UserError if TFDS cannot write, and hides its output, which mentions downloads.
 
-    TFDS writes into a folder of another name and renames it: what was cut off is no data set.
+    TFDS writes into a temporary folder and renames it, so an interruption leaves no partial data
+    set.
     """
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
@@ -203,8 +200,8 @@ def _has_sound(song: Song) -> bool:
     return bool(song.audio) or song.waveform is not None
 
 
-def _heard(journal: Journal, song: Song, seconds: Mapping[str, float]) -> Song:
-    """The song without its waveform, its ratings cut where the decoded sound ends."""
+def _cut_to_sound(journal: Journal, song: Song, seconds: Mapping[str, float]) -> Song:
+    """Returns the song without its waveform, its ratings cut at the end of the decoded sound."""
     if song.waveform is not None:
         return dataclasses.replace(song, waveform=None)
     length = seconds[song.song_id]

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what may stand in the way."""
+"""Atomic writing of files, and messages about what prevents it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from dsaml_jax.errors import UserError
 
 PARTIAL = ".partial"
-"""How files end that are still being written, or whose writing was cut off."""
+"""Suffix of files that are being written, or whose writing was interrupted."""
 
-REMEDY = "make room or mend that"
-PREPARED_REMEDY = "make room or choose another folder with data.prepared"
+REMEDY = "free disk space or fix the permissions"
+PREPARED_REMEDY = "free disk space or choose another folder with data.prepared"
 
 _STORAGE = (
     errno.ENOSPC,
@@ -33,17 +33,17 @@ _STORAGE_TEXT = re.compile("|".join(re.escape(os.strerror(code)) for code in _ST
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, remedy: str = REMEDY) -> Iterator[BinaryIO]:
-    """A file that appears under its name once it is complete and on the disk.
+def atomic_write(path: Path, remedy: str = REMEDY) -> Iterator[IO[bytes]]:
+    """Opens a file that appears under its name once it is complete and flushed to disk.
 
-    What was there before stays until then; a failure leaves it as it was.
+    An existing file stays until then; a failure leaves it unchanged.
 
     Args:
-      path: the name; its folder is made if need be.
-      remedy: what to do where that fails, for the message.
+      path: Path of the file; its folder is created if necessary.
+      remedy: What the user can do if this fails, for the message.
 
     Raises:
-      UserError: the file cannot be written.
+      UserError: The file cannot be written.
     """
     partial = None
     try:
@@ -52,7 +52,7 @@ def atomic_write(path: Path, remedy: str = REMEDY) -> Iterator[BinaryIO]:
             dir=path.parent, prefix=path.stem, suffix=PARTIAL, delete=False
         ) as file:
             partial = file.name
-            yield file
+            yield file.file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(partial, 0o644)
@@ -66,30 +66,31 @@ def atomic_write(path: Path, remedy: str = REMEDY) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text, whole or not at all; raises UserError as `atomic_write` does."""
+    """Writes UTF-8 text atomically; raises UserError as `atomic_write` does."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON, whole or not at all; raises UserError as `atomic_write` does."""
+    """Writes JSON atomically; raises UserError as `atomic_write` does."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def cannot_write(path: str | Path, error: BaseException, remedy: str = REMEDY) -> UserError:
-    """The error to raise where `path` cannot be written."""
+    """Returns the error to raise if `path` cannot be written."""
     reason = storage_reason(error) or getattr(error, "strerror", None) or error
     return UserError(
-        f"{path} cannot be written ({reason}); what is done is kept: {remedy}, and run again."
+        f"{path} cannot be written ({reason}); finished work is kept: {remedy}, and run the same "
+        "command again."
     )
 
 
 def storage_reason(error: BaseException) -> str | None:
-    """Why a file system refused, such as "No space left on device"; None for other errors.
+    """Returns why a file system refused, such as "No space left on device"; None for other errors.
 
-    Libraries that write by other means than Python's tell the reason in their message only.
+    Libraries that do not write through Python give the reason only in their message.
     """
     if isinstance(error, OSError) and error.errno in _STORAGE:
         return os.strerror(error.errno)
-    told = _STORAGE_TEXT.search(str(error))
-    return told[0] if told else None
+    reason = _STORAGE_TEXT.search(str(error))
+    return reason[0] if reason else None

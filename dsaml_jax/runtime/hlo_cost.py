@@ -1,7 +1,7 @@
-"""What a compiled program does on one device: operations, bytes moved, bytes communicated.
+"""The cost of a compiled program on one device: operations, bytes moved, bytes communicated.
 
-XLA's own `cost_analysis` counts the body of a loop once. Here the compiled program's text is read,
-and a loop's body counts as often as the program says that it runs.
+XLA's `cost_analysis` counts the body of a loop once. This module parses the text of the compiled
+program and counts a loop's body as often as the program says that it runs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,13 @@ _CONTRACTED = re.compile(r'lhs_contracting_dim(?:ension)?s(?:=\{|":\[)([0-9,"]*)
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """Attributes: kind: "all-reduce", ...; bytes: of its result; times: how often it runs."""
+    """A point at which devices communicate.
+
+    Attributes:
+      kind: Operation, such as "all-reduce".
+      bytes: Size of its result.
+      times: How often it runs.
+    """
 
     kind: str
     bytes: int
@@ -62,15 +68,15 @@ class Collective:
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
-    """Of one call of a program, on one device.
+class ProgramCost:
+    """The cost of one call of a program on one device.
 
     Attributes:
-      matmul_flops: multiplications and additions of matrix products.
-      other_flops: elementwise operations and reductions, a transcendental function counted as one.
-      bytes: read and written by every kernel; caches and what a kernel keeps in registers aside.
-      collectives: each place where devices communicate.
-      unbounded_loops: loops whose count the program does not say; their bodies are counted once.
+      matmul_flops: Multiplications and additions of matrix products.
+      other_flops: Elementwise operations and reductions; a transcendental function counts as one.
+      bytes: Bytes read and written by all kernels, disregarding caches and registers.
+      collectives: The points at which devices communicate.
+      unbounded_loops: Loops of unknown trip count; their bodies are counted once.
     """
 
     matmul_flops: int = 0
@@ -81,19 +87,29 @@ class Work:
 
     @property
     def flops(self) -> int:
+        """All operations."""
         return self.matmul_flops + self.other_flops
 
-    def __add__(self, other: Work) -> Work:
-        return Work(*(a + b for a, b in zip(self._fields(), other._fields(), strict=True)))
+    def __add__(self, other: ProgramCost) -> ProgramCost:
+        return ProgramCost(
+            matmul_flops=self.matmul_flops + other.matmul_flops,
+            other_flops=self.other_flops + other.other_flops,
+            bytes=self.bytes + other.bytes,
+            collectives=self.collectives + other.collectives,
+            unbounded_loops=self.unbounded_loops + other.unbounded_loops,
+        )
 
-    def times(self, count: int) -> Work:
-        """The work of `count` calls."""
-        *numbers, collectives, unbounded = self._fields()
-        repeated = tuple(dataclasses.replace(c, times=count * c.times) for c in collectives)
-        return Work(*(count * number for number in numbers), repeated, unbounded)
-
-    def _fields(self):
-        return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+    def times(self, count: int) -> ProgramCost:
+        """Returns the cost of `count` calls."""
+        return ProgramCost(
+            matmul_flops=count * self.matmul_flops,
+            other_flops=count * self.other_flops,
+            bytes=count * self.bytes,
+            collectives=tuple(
+                dataclasses.replace(c, times=count * c.times) for c in self.collectives
+            ),
+            unbounded_loops=self.unbounded_loops,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,46 +122,48 @@ class _Instruction:
     is_root: bool
 
 
-def program_cost(text: str) -> Work:
-    """Reads `compiled.as_text()` of a jitted function."""
+def program_cost(text: str) -> ProgramCost:
+    """Returns the cost of a program, given `compiled.as_text()` of a jitted function."""
     computations, entry = _parse(text)
-    known: dict[str, Work] = {}
+    known: dict[str, ProgramCost] = {}
 
-    def total(name: str) -> Work:
+    def total(name: str) -> ProgramCost:
         if name not in known:
-            shapes = {each.name: each.result for each in computations[name]}
-            known[name] = sum((one(each, shapes) for each in computations[name]), Work())
+            shapes = {instruction.name: instruction.result for instruction in computations[name]}
+            known[name] = sum(
+                (one(instruction, shapes) for instruction in computations[name]), ProgramCost()
+            )
         return known[name]
 
-    def one(each: _Instruction, shapes: dict[str, str]) -> Work:
-        called = dict(_CALLED.findall(each.text))
-        if each.opcode == "while":
-            trips = _TRIPS.search(each.text)
+    def one(instruction: _Instruction, shapes: dict[str, str]) -> ProgramCost:
+        called = dict(_CALLED.findall(instruction.text))
+        if instruction.opcode == "while":
+            trips = _TRIPS.search(instruction.text)
             body = total(called["body"]).times(int(trips[1]) if trips else 1)
-            return body if trips else body + Work(unbounded_loops=1)
-        if each.opcode == "call":
+            return body if trips else body + ProgramCost(unbounded_loops=1)
+        if instruction.opcode == "call":
             return total(called["to_apply"])
-        if each.opcode == "conditional":
-            branches = _BRANCHES.search(each.text)
+        if instruction.opcode == "conditional":
+            branches = _BRANCHES.search(instruction.text)
             names = _NAME.findall(branches[1]) if branches else called.values()
-            return max((total(name) for name in names), key=lambda work: work.bytes)
-        if each.opcode == "fusion":
+            return max((total(name) for name in names), key=lambda cost: cost.bytes)
+        if instruction.opcode == "fusion":
             inside = computations[called["calls"]]
             within = sum(
-                (_arithmetic(i, {x.name: x.result for x in inside}) for i in inside), Work()
+                (_arithmetic(i, {x.name: x.result for x in inside}) for i in inside), ProgramCost()
             )
-            return within + Work(bytes=_fusion_bytes(inside))
-        return _arithmetic(each, shapes) + _movement(each, shapes)
+            return within + ProgramCost(bytes=_fusion_bytes(inside))
+        return _arithmetic(instruction, shapes) + _movement(instruction, shapes)
 
     return total(entry)
 
 
 def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
-    """{computation: its instructions}, and the name of the one that is run."""
+    """Returns {computation: its instructions}, and the name of the entry computation."""
     computations, entry, current = {}, "", []
     for line in text.splitlines():
         if line.endswith("{") and "->" in line and not line.startswith(" "):
-            name = _NAME.search(line)[1]
+            (name, *_) = _NAME.findall(line)
             current = computations[name] = []
             entry = name if line.startswith("ENTRY") else entry
         elif line.startswith("  ") and " = " in line:
@@ -178,8 +196,8 @@ def _up_to_closing(text: str) -> str:
 
 
 def _arrays(result: str) -> list[tuple[str, list[int]]]:
-    found = _ARRAY.findall(result)
-    return [(kind, [int(n) for n in sizes.split(",") if n]) for kind, sizes in found]
+    arrays = _ARRAY.findall(result)
+    return [(kind, [int(n) for n in sizes.split(",") if n]) for kind, sizes in arrays]
 
 
 def _elements(result: str) -> int:
@@ -187,7 +205,7 @@ def _elements(result: str) -> int:
 
 
 def size_of(result: str) -> int:
-    """Bytes of a type as the text writes it, "f32[2,3]{1,0}" or a tuple of such."""
+    """Returns the bytes of a type in HLO's notation, "f32[2,3]{1,0}" or a tuple of such types."""
 
     def width(kind: str) -> int:
         return BYTES[kind] if kind in BYTES else max(1, int(re.sub(r"\D", "", kind) or 0) // 8)
@@ -195,48 +213,48 @@ def size_of(result: str) -> int:
     return sum(width(kind) * math.prod(sizes) for kind, sizes in _arrays(result))
 
 
-def _arithmetic(each: _Instruction, shapes: dict[str, str]) -> Work:
-    library = each.opcode == "custom-call" and re.search("gemm|matmul|dot", each.text)
-    if each.opcode == "dot" or library:
-        (_, out), *_ = _arrays(each.result)
-        (_, left), *_ = _arrays(shapes[each.operands[0]])
-        contracted = _CONTRACTED.search(each.text)
+def _arithmetic(instruction: _Instruction, shapes: dict[str, str]) -> ProgramCost:
+    library = instruction.opcode == "custom-call" and re.search("gemm|matmul|dot", instruction.text)
+    if instruction.opcode == "dot" or library:
+        (_, out), *_ = _arrays(instruction.result)
+        (_, left), *_ = _arrays(shapes[instruction.operands[0]])
+        contracted = _CONTRACTED.search(instruction.text)
         sizes = [left[int(i)] for i in re.findall(r"\d+", contracted[1])] if contracted else []
-        return Work(matmul_flops=2 * math.prod(out) * math.prod(sizes))
-    if each.opcode in ARITHMETIC:
-        return Work(other_flops=_elements(each.result))
-    if each.opcode in ("reduce", "reduce-window"):
-        return Work(other_flops=_elements(shapes[each.operands[0]]))
-    return Work()
+        return ProgramCost(matmul_flops=2 * math.prod(out) * math.prod(sizes))
+    if instruction.opcode in ARITHMETIC:
+        return ProgramCost(other_flops=_elements(instruction.result))
+    if instruction.opcode in ("reduce", "reduce-window"):
+        return ProgramCost(other_flops=_elements(shapes[instruction.operands[0]]))
+    return ProgramCost()
 
 
-def _movement(each: _Instruction, shapes: dict[str, str]) -> Work:
-    kind = each.opcode.removesuffix("-start")
+def _movement(instruction: _Instruction, shapes: dict[str, str]) -> ProgramCost:
+    kind = instruction.opcode.removesuffix("-start")
     if kind in COLLECTIVES:
-        found = Collective(kind, size_of(each.result), 1)
-        return Work(bytes=2 * found.bytes, collectives=(found,))
-    if each.opcode in MOVES_NOTHING or each.opcode.endswith("-done"):
-        return Work()
-    if each.opcode in ("dynamic-slice", "slice", "gather"):
-        return Work(bytes=2 * size_of(each.result))
-    if each.opcode == "dynamic-update-slice":
-        return Work(bytes=2 * size_of(shapes[each.operands[1]]))
-    read = sum(size_of(shapes[name]) for name in each.operands if name in shapes)
-    return Work(bytes=read + size_of(each.result))
+        collective = Collective(kind, size_of(instruction.result), 1)
+        return ProgramCost(bytes=2 * collective.bytes, collectives=(collective,))
+    if instruction.opcode in MOVES_NOTHING or instruction.opcode.endswith("-done"):
+        return ProgramCost()
+    if instruction.opcode in ("dynamic-slice", "slice", "gather"):
+        return ProgramCost(bytes=2 * size_of(instruction.result))
+    if instruction.opcode == "dynamic-update-slice":
+        return ProgramCost(bytes=2 * size_of(shapes[instruction.operands[1]]))
+    read = sum(size_of(shapes[name]) for name in instruction.operands if name in shapes)
+    return ProgramCost(bytes=read + size_of(instruction.result))
 
 
 def _fusion_bytes(inside: list[_Instruction]) -> int:
-    """What a fused kernel reads and writes; of arrays that it slices or updates, only that part."""
-    shapes = {each.name: each.result for each in inside}
+    """Returns what a fused kernel reads and writes; sliced or updated arrays count in part."""
+    shapes = {instruction.name: instruction.result for instruction in inside}
     total = 0
-    for each in inside:
-        if each.opcode == "parameter":
-            users = [user for user in inside if each.name in user.operands]
-            sizes = [_read(each, user, shapes) for user in users]
-            total += min(sum(sizes), size_of(each.result))
-        if each.is_root:
-            updated = _update_of(each, inside)
-            total += size_of(shapes[updated]) if updated else size_of(each.result)
+    for instruction in inside:
+        if instruction.opcode == "parameter":
+            users = [user for user in inside if instruction.name in user.operands]
+            sizes = [_read(instruction, user, shapes) for user in users]
+            total += min(sum(sizes), size_of(instruction.result))
+        if instruction.is_root:
+            updated = _update_of(instruction, inside)
+            total += size_of(shapes[updated]) if updated else size_of(instruction.result)
     return total
 
 
@@ -250,8 +268,8 @@ def _read(parameter: _Instruction, user: _Instruction, shapes: dict[str, str]) -
 
 
 def _update_of(root: _Instruction, inside: list[_Instruction]) -> str | None:
-    """The operand that is written, where a kernel updates a part of an array in place."""
-    by_name = {each.name: each for each in inside}
+    """Returns the operand that is written if a kernel updates a part of an array in place."""
+    by_name = {instruction.name: instruction for instruction in inside}
     while root.opcode in ("bitcast", "copy", "convert") and root.operands:
         root = by_name[root.operands[0]]
     return root.operands[1] if root.opcode == "dynamic-update-slice" else None

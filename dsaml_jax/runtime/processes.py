@@ -1,9 +1,9 @@
-"""Several processes, on one host or many: each runs the same program on devices of its own.
+"""Runs on several processes, on one or more hosts, each with its own devices.
 
-Every process does everything, so that nothing needs to be sent but the sums over tasks: it reads
-the data, trains, validates, and evaluates, with the same results. The first one alone writes logs,
-figures and tables into the workdir; what others write goes to a folder that is thrown away. The
-checkpoints of all are those of the workdir: orbax decides which process writes what.
+Each process does everything, with the same results: it reads the data, trains, validates, and
+evaluates, so that only sums over tasks are communicated. Process 0 alone writes logs, figures and
+tables into the workdir; what the others write goes to a temporary directory. All processes use the
+checkpoints in the workdir: Orbax decides which process writes what.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -27,31 +27,35 @@ Result = TypeVar("Result")
 AUTO = "auto"
 
 
-def join(coordinator: str, processes: int | None, process_id: int | None) -> None:
-    """Joins this process with the others of its run; must come before anything else of JAX.
+def initialize_distributed(coordinator: str, processes: int | None, process_id: int | None) -> None:
+    """Connects this process with the others of its run; must precede any other use of JAX.
 
     Args:
-      coordinator: "" for a process alone; "auto" to ask Slurm, Open MPI, Kubernetes or the TPU pod
-        who takes part; else HOST:PORT, where the first process listens.
-      processes: how many there are, if the coordinator is given.
-      process_id: which one this is, 0 <= process_id < processes.
+      coordinator: "" for a single process; "auto" to detect the processes from Slurm, Open MPI,
+        Kubernetes or the TPU pod; else HOST:PORT, on which process 0 listens.
+      processes: Number of processes if the coordinator is HOST:PORT.
+      process_id: Number of this process, 0 <= process_id < processes.
 
     Raises:
-      UserError: the flags contradict each other, or the others cannot be found.
+      UserError: The flags contradict each other, or the other processes cannot be reached.
     """
-    given = (processes is not None, process_id is not None)
     if not coordinator or coordinator == AUTO:
-        if any(given):
+        if processes is not None or process_id is not None:
             raise UserError(
-                "--processes and --process_id go with --coordinator=HOST:PORT; give all three, or "
-                "--coordinator=auto alone."
+                "--processes and --process_id require --coordinator=HOST:PORT; give all three, or "
+                "only --coordinator=auto."
             )
         if not coordinator:
             return
-    elif not all(given) or not 0 <= process_id < processes or ":" not in coordinator:
+    elif (
+        processes is None
+        or process_id is None
+        or not 0 <= process_id < processes
+        or ":" not in coordinator
+    ):
         raise UserError(
             f"--coordinator={coordinator} --processes={processes} --process_id={process_id}: "
-            "expected HOST:PORT, a number of processes, and a number from 0 up to one less than it."
+            "expected HOST:PORT, the number of processes, and this process's number (from 0)."
         )
     try:
         if coordinator == AUTO:
@@ -61,27 +65,27 @@ def join(coordinator: str, processes: int | None, process_id: int | None) -> Non
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"The processes of this run did not find each other ({reason}); is --coordinator the "
-            "host and a free port of process 0, and are all processes started?"
+            f"the processes of this run cannot connect ({reason}); make sure that --coordinator is "
+            "the host and a free port of process 0, and that all processes are started."
         ) from error
 
 
 def is_process_zero() -> bool:
-    """Whether this process writes logs and figures."""
+    """Returns whether this is process 0, which writes logs and figures."""
     return jax.process_index() == 0
 
 
 def require_one_process(mode: str) -> None:
-    """Raises UserError where a mode for one process runs on several."""
+    """Raises UserError if a mode for one process runs on several."""
     if jax.process_count() > 1:
         raise UserError(f"--mode={mode} runs on one process; start it without --coordinator.")
 
 
 def on_process_zero(action: Callable[[], Result]) -> Result | None:
-    """Calls `action` in the first process, for which the others wait; they get None.
+    """Calls `action` on process 0 while the others wait; returns None on the others.
 
     Raises:
-      UserError: in every process, if the first one's action does.
+      UserError: On all processes, if the action raises it on process 0.
     """
     result, failure = None, None
     if is_process_zero():
@@ -92,32 +96,32 @@ def on_process_zero(action: Callable[[], Result]) -> Result | None:
     if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(
         np.array(failure is not None)
     ):
-        failure = failure or UserError("Process 0 cannot go on; its own message says why.")
+        failure = failure or UserError("process 0 failed; see its own message for the reason.")
     if failure is not None:
         raise failure
     return result
 
 
 def process_zero_first(action: Callable[[], Result]) -> Result:
-    """Calls `action` in every process, in the first one before the others.
+    """Calls `action` on every process, on process 0 before the others.
 
-    So what it prepares and stores is there already for processes that share its file system.
+    So the other processes find what process 0 has stored, if they share its file system.
 
     Raises:
-      UserError: as `on_process_zero`.
+      UserError: As `on_process_zero`.
     """
     result = on_process_zero(action)
-    return result if is_process_zero() else action()
+    return cast(Result, result) if is_process_zero() else action()
 
 
 @contextlib.contextmanager
-def process_workdir(path: Path, held: AbstractContextManager[Path]) -> Iterator[Path]:
-    """The workdir, held by the first process; of others a temporary folder, which goes again.
+def process_workdir(path: Path, locked: AbstractContextManager[Path]) -> Iterator[Path]:
+    """Yields the workdir, locked by process 0; the other processes get a temporary directory.
 
-    Its checkpoints are those of the workdir at `path`.
+    The temporary directory is deleted on exit; its checkpoints are those of the workdir at `path`.
     """
     with contextlib.ExitStack() as stack:
-        workdir = on_process_zero(lambda: stack.enter_context(held))
+        workdir = on_process_zero(lambda: stack.enter_context(locked))
         if workdir is None:
             workdir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dsaml_jax_")))
             (workdir / "checkpoints").symlink_to(path.absolute() / "checkpoints")
@@ -125,32 +129,32 @@ def process_workdir(path: Path, held: AbstractContextManager[Path]) -> Iterator[
 
 
 def check_agreement(what: str, content: Any) -> None:
-    """Raises UserError, in every process, unless all have the same `content`.
+    """Raises UserError on every process unless all have the same `content`.
 
     Args:
-      what: its name in the message.
-      content: a pytree of arrays, or anything whose `repr` tells all of it.
+      what: Name of the content, for the message.
+      content: A pytree of arrays, or anything whose `repr` is complete.
     """
     if jax.process_count() == 1:
         return
     own = np.frombuffer(digest(content), np.uint8)
-    every = np.asarray(multihost_utils.process_allgather(own)).reshape(jax.process_count(), -1)
-    apart = np.flatnonzero((every != every[0]).any(1))
-    if len(apart):
+    digests = np.asarray(multihost_utils.process_allgather(own)).reshape(jax.process_count(), -1)
+    different = np.flatnonzero((digests != digests[0]).any(1))
+    if len(different):
         raise UserError(
-            f"Process {apart[0]} of {len(every)} has other {what} than process 0 ({len(apart)} "
-            "differ); start all of them with the same flags, on the same prepared data."
+            f"process {different[0]} of {len(digests)} has different {what} than process 0 "
+            f"({len(different)} differ); start all of them with the same flags and data."
         )
 
 
 def digest(content: Any) -> bytes:
-    """32 bytes that differ where any value, shape or type does."""
-    found = hashlib.sha256()
+    """Returns 32 bytes that differ if any value, shape or type does."""
+    hasher = hashlib.sha256()
     for leaf in jax.tree.leaves(content):
         if isinstance(leaf, jax.Array | np.ndarray):
             array = np.ascontiguousarray(leaf)
-            found.update(f"{array.dtype} {array.shape}".encode())
-            found.update(array.data)
+            hasher.update(f"{array.dtype} {array.shape}".encode())
+            hasher.update(array.data)
         else:
-            found.update(repr(leaf).encode())
-    return found.digest()
+            hasher.update(repr(leaf).encode())
+    return hasher.digest()

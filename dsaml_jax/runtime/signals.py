@@ -1,4 +1,4 @@
-"""Being stopped from outside: SIGTERM, as schedulers send it, and Ctrl-C."""
+"""Handling of SIGTERM, which schedulers send, and of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.experimental import multihost_utils
 
-Asked = Callable[[], str]
-"""asked() -> the signal by which the run was asked to stop, or "". Every process of a run asks as
-often, and gets the same answer."""
+StopRequest = Callable[[], str]
+"""Returns the signal that asked the run to stop, or "". All processes of a run must call it equally
+often, and get the same answer."""
 
-_QUESTIONS = itertools.count()
-"""JAX's runtime lets all processes stop at the same one of these, which must not start anew."""
+_SYNC_POINTS = itertools.count()
+"""Numbers at one of which JAX's runtime stops all processes; they must never repeat."""
 
 _OWN_SIGNALS = signal.SIGTERM, signal.SIGINT
 
 
 @contextlib.contextmanager
 def exit_on_signal(code: int) -> Iterator[None]:
-    """Where SIGTERM and SIGINT end the process with `code`, wherever it is, and one line.
+    """On SIGTERM or SIGINT, prints one line and exits immediately with `code`.
 
-    An exception would not do: raised while Python collects garbage, it is printed and forgotten.
-    Nothing needs to be unwound, since files are written whole or not at all. Of a run on several
-    processes none may end alone: there JAX's handler stays, which `defer_signals` asks.
+    An exception would not do: if it is raised during garbage collection, Python prints and ignores
+    it. Nothing needs to be unwound, since files are written atomically. In a run on several
+    processes none may exit alone, so JAX's handler stays in place, which `defer_signals` queries.
     """
 
     def stop(number: int, frame) -> None:
         del frame
         name = signal.Signals(number).name
-        line = f"stopped by {name}; what is done is kept: run the same command again to go on.\n"
+        line = f"stopped by {name}; finished work is kept: run the same command to resume.\n"
         os.write(2, line.encode())
         os._exit(code)
 
@@ -43,34 +43,34 @@ def exit_on_signal(code: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def defer_signals() -> Iterator[Asked]:
-    """Where SIGTERM, and the first SIGINT, are only noted: the caller asks between its steps.
+def defer_signals() -> Iterator[StopRequest]:
+    """Only records SIGTERM and the first SIGINT; the caller polls between its steps.
 
-    Several processes ask JAX's distributed runtime instead, which has its own handler of SIGTERM
-    and lets all of them stop at the same step.
+    Several processes poll JAX's distributed runtime instead, which has its own handler of SIGTERM
+    and stops all of them at the same step.
     """
-    noted: list[str] = []
+    received: list[str] = []
 
     def note(number: int, frame) -> None:
-        if noted and number == signal.SIGINT:
+        if received and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
-        noted.append(signal.Signals(number).name)
-        # Not through the logger: the signal may have come while it was writing.
-        os.write(2, f"{noted[-1]}: stopping after this step\n".encode())
+        received.append(signal.Signals(number).name)
+        # Not through the logger, which the signal may have interrupted.
+        os.write(2, f"{received[-1]}: stopping after this step\n".encode())
 
-    def asked() -> str:
+    def stop_request() -> str:
         if jax.process_count() > 1:
-            stop = multihost_utils.reached_preemption_sync_point(next(_QUESTIONS))
+            stop = multihost_utils.reached_preemption_sync_point(next(_SYNC_POINTS))
             return "SIGTERM" if stop else ""
-        return noted[0] if noted else ""
+        return received[0] if received else ""
 
     with _handled(note, _OWN_SIGNALS if jax.process_count() == 1 else ()):
-        yield asked
+        yield stop_request
 
 
 @contextlib.contextmanager
 def _handled(handler: Callable, numbers: tuple[signal.Signals, ...]) -> Iterator[None]:
-    """With a handler of these signals; outside the main thread, which alone may set one, none."""
+    """Installs a handler of these signals, except outside the main thread, which Python forbids."""
     if threading.current_thread() is not threading.main_thread():
         numbers = ()
     before = {number: signal.signal(number, handler) for number in numbers}

@@ -17,7 +17,7 @@ from dsaml_jax.config.experiment import TaskConfig
 from dsaml_jax.config.inner import InnerConfig
 from dsaml_jax.data.tables import Tables
 from dsaml_jax.data.tasks import Draw, draw_tasks
-from dsaml_jax.meta import MetaParams, Task, TaskResult, rates
+from dsaml_jax.meta import Task, TaskResult, rates
 from dsaml_jax.meta.finite import finiteness
 from dsaml_jax.model import DSAMLConfig
 from dsaml_jax.model.objective import dsaml_problem

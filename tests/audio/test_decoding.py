@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from dsaml_jax.audio.decoding import MIDI_RATE, decode, fingerprint
+from dsaml_jax.audio.decoding import MIDI_RATE, audio_hash, decode
 from dsaml_jax.errors import UserError
 from tests import data_folders
 
@@ -42,10 +42,10 @@ def test_midi_is_rendered(tmp_path):
     path.write_bytes(data_folders.midi_bytes(1.5))
     samples, rate = decode(path)
     assert rate == MIDI_RATE and abs(len(samples) / rate - 1.5) < 0.1
-    again = fingerprint(path)
-    assert again == fingerprint(path)
+    again = audio_hash(path)
+    assert again == audio_hash(path)
     path.write_bytes(data_folders.midi_bytes(1.5, note=61))
-    assert again != fingerprint(path)
+    assert again != audio_hash(path)
 
 
 def wrong(path, kind):
@@ -74,9 +74,9 @@ def wrong(path, kind):
         ("folder", "cannot be (read|decoded)"),
         ("empty", "is empty"),
         ("text", "cannot be decoded"),
-        ("none", "holds no samples"),
-        ("silent", "silent from end to end"),
-        ("nan", "not finite numbers"),
+        ("none", "contains no samples"),
+        ("silent", "silent throughout"),
+        ("nan", "not finite"),
     ],
 )
 def test_what_cannot_be_used_is_told(tmp_path, kind, sentence):
@@ -86,12 +86,12 @@ def test_what_cannot_be_used_is_told(tmp_path, kind, sentence):
     assert str(caught.value).count("\n") == 0 and str(caught.value).endswith(".")
 
 
-def test_a_fingerprint_is_of_the_content(tmp_path):
+def test_an_audio_hash_depends_on_the_content(tmp_path):
     one, two = tmp_path / "one.wav", tmp_path / "two.wav"
     for path in (one, two):
         soundfile.write(path, tone(), RATE)
-    assert fingerprint(one) == fingerprint(two)
+    assert audio_hash(one) == audio_hash(two)
     soundfile.write(two, tone(hertz=441), RATE)
-    assert fingerprint(one) != fingerprint(two)
+    assert audio_hash(one) != audio_hash(two)
     with pytest.raises(UserError, match="cannot be read"):
-        fingerprint(tmp_path / "three.wav")
+        audio_hash(tmp_path / "three.wav")

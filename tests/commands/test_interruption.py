@@ -211,7 +211,7 @@ def test_outside_training_a_signal_ends_the_process_even_where_exceptions_are_sw
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout) == (75, "")
-    assert ran.stderr.startswith("stopped by SIGTERM; what is done is kept")
+    assert ran.stderr.startswith("stopped by SIGTERM; finished work is kept")
     assert ran.stderr.count("\n") == 1
 
 
@@ -330,9 +330,7 @@ def disk(tmp_path):
 def test_a_full_disk_ends_the_run_in_one_sentence_and_loses_nothing(disk, tmp_path):
     size = 60_000  # 240 kB a checkpoint; three and one that is being written need 960 kB
     folder = disk("size=700k")
-    with pytest.raises(
-        UserError, match=r"cannot be written \(No space left on device\); what is do"
-    ):
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); finished"):
         Run(folder, size=size)()
     there = {int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()}
     assert there

@@ -61,7 +61,8 @@ def finished(tmp_path_factory, prepared):
 def test_a_new_song_can_be_scaled_as_those_trained_on(finished, prepared):
     tiny_experiment = experiment(prepared)
     songs = load_corpora(tiny_experiment)["train"]
-    computed = prepared_songs(tiny_experiment).features[songs.song_ids[1]].embeddings[0]
+    prepared = prepared_songs(tiny_experiment.data, tiny_experiment.audio)
+    computed = prepared.features[songs.song_ids[1]].embeddings[0]
     with np.load(finished[0] / "embedding_scaling.npz") as scaling:
         scaled = (computed - scaling["mean"]) / scaling["deviation"]
     np.testing.assert_allclose(scaled, songs.tables.embedding[1], atol=1e-6)

@@ -73,7 +73,7 @@ def test_everything_left_out_is_counted(deam):
     assert findings.unlabeled_audio == ("9",)
     assert (findings.annotators, findings.ratings, findings.aggregates) == (3, 5, 4)
     assert findings.dropped() == {
-        "the file does not say who rated": 2,
+        "the file does not identify its raters": 2,
         "the annotator's second rating of the song": 1,
         "no usable row in the other dimension": 1,
     }

@@ -39,7 +39,7 @@ SPLITS = {"deam": {"train": 3, "test": 1}, "pmemo": {"train": 2}}
 def prepared(request, tmp_path_factory):
     root = WRITERS[request.param](tmp_path_factory.mktemp(request.param))
     data_dir = tmp_path_factory.mktemp("prepared")
-    return request.param, root, data_dir, catalog.prepare(request.param, root, data_dir)
+    return request.param, root, data_dir, catalog.build(request.param, root, data_dir)
 
 
 def test_features_splits_and_keys(prepared):
@@ -71,7 +71,7 @@ def test_songs_come_back_as_they_were_read(prepared):
 def test_preparing_twice_reads_once(prepared, monkeypatch):
     name, root, data_dir, builder = prepared
     monkeypatch.setattr(type(builder), "read", None)
-    again = catalog.prepare(name, root, data_dir)
+    again = catalog.build(name, root, data_dir)
     assert again.data_path == builder.data_path
     assert len(again.as_data_source(split="all")) == builder.info.splits.total_num_examples
 
@@ -102,24 +102,24 @@ def test_a_fault_leaves_nothing_that_looks_prepared(tmp_path):
     text = path.read_text()
     path.write_text(text.replace("frameTime", "time"))
     with pytest.raises(UserError, match="no column frameTime"):
-        catalog.prepare("pmemo", root, tmp_path / "prepared")
+        catalog.build("pmemo", root, tmp_path / "prepared")
     assert not list((tmp_path / "prepared").rglob(report.FILE_NAME))
     path.write_text(text)
-    builder = catalog.prepare("pmemo", root, tmp_path / "prepared")
+    builder = catalog.build("pmemo", root, tmp_path / "prepared")
     assert folder_builder.findings_of(builder).songs == 2
 
 
 def test_prepared_data_do_not_go_into_the_data_set(tmp_path):
     root = data_folders.pmemo(tmp_path)
-    with pytest.raises(UserError, match="lies inside the data set's folder"):
-        catalog.prepare("pmemo", root, root / "prepared")
+    with pytest.raises(UserError, match="is inside the data set's folder"):
+        catalog.build("pmemo", root, root / "prepared")
 
 
 def test_names_and_options_that_do_not_exist():
     with pytest.raises(UserError, match="did you mean 'deam'"):
-        catalog.prepare("daem", ".", ".")
+        catalog.build("daem", ".", ".")
     with pytest.raises(UserError, match=r"no option 'strickt' \(did you mean 'strict'\?\)"):
         catalog.options_of("deam", strickt=True)
     assert catalog.options_of("deam", strict=True) == ReadOptions(strict=True)
-    with pytest.raises(UserError, match="does not exist; the root must be"):
-        catalog.prepare("deam", "no/such/folder", ".")
+    with pytest.raises(UserError, match=r"does not exist; data\.root must be"):
+        catalog.build("deam", "no/such/folder", ".")

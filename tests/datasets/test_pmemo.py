@@ -46,7 +46,7 @@ def test_labels_alone_need_no_audio(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "kind", "place"),
     [
-        ("4,16.0,", "4,16.5,", "a break in time", "row 37, column frameTime"),
+        ("4,16.0,", "4,16.5,", "a time gap", "row 37, column frameTime"),
         ("4,16.0,0.51", "4,16.0,1.51", "outside the scale", "row 37, column Arousal(mean)"),
         ("4,16.0,0.51", "4,16.0,calm", "not a number", "row 37, column Arousal(mean)"),
         ("4,16.0,", "4,later,", "not a number", "row 37, column frameTime"),
@@ -121,7 +121,7 @@ def test_subjects_may_come_without_a_static_rating(tmp_path):
 )
 def test_a_form_that_is_not_known_is_refused(tmp_path, header):
     root = data_folders.pmemo_2018(tmp_path, header)
-    with pytest.raises(UserError, match=r"7-A\.csv has the columns .*not known"):
+    with pytest.raises(UserError, match=r"7-A\.csv has the columns .*an unknown form"):
         parse.read(root)
 
 
@@ -135,7 +135,7 @@ def test_faults_of_2018(tmp_path):
     assert findings.problem_counts() == {
         "outside the scale": 1,
         "rated in one dimension only": 1,
-        "a file of another name": 1,
+        "unexpected file name": 1,
     }
     assert findings.dropped() == {"no usable row in the other dimension": 1}
     assert [rating.annotator_id for rating in songs[0].ratings] == ["100177", EVERYONE]

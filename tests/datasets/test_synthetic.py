@@ -358,7 +358,7 @@ def same(left: schema.Song, right: schema.Song) -> bool:
 
 def test_prepared_songs_are_the_drawn_ones_bit_for_bit(tmp_path, capfd):
     config = synthetic.builder_config("tiny", **TINY)
-    builder = synthetic.prepare(tmp_path, config)
+    builder = synthetic.build(tmp_path, config)
     assert "it/s" not in capfd.readouterr().err, "progress bars where nobody looks"
     for split in ("train", "validation", "test"):
         stored = {s.song_id: s for s in map(schema.decode, builder.as_data_source(split=split))}

@@ -33,7 +33,7 @@ def test_pieces_and_raters(tmp_path, folder):
     assert [song.duration_s for song in songs] == [6.0, 5.0]
     assert findings.dropped() == {
         "the piece does not exist": 1,
-        "the rater cannot be told from others": 3,
+        "the rater cannot be identified": 3,
     }
     assert findings.counts["raters of 2 pieces"] == 2
     assert findings.counts["set 2 is absent"] == 1
@@ -161,7 +161,7 @@ def test_damaged_midi_is_told(tune):
 
 def test_a_file_without_notes_and_an_endless_one(tune, monkeypatch):
     monkeypatch.setattr(midi, "LONGEST_S", 1)
-    with pytest.raises(UserError, match="lasts 2 s; expected notes and at most 1 s"):
+    with pytest.raises(UserError, match="lasts 2 s; expected more than 0 s and at most 1 s"):
         midi.render(tune, 22050)
     tune.write_bytes(b"MThd\0\0\0\6\0\0\0\1\1\xe0MTrk\0\0\0\4\0\xff\x2f\0")
     with pytest.raises(UserError, match="lasts 0 s"):

@@ -255,7 +255,7 @@ def test_containers_that_hold_themselves_and_bare_tensors_are_refused(tmp_path):
         archive.writestr("saved/data.pkl", pickle.dumps(itself, 2))
     assert "contains itself" in refusal(path)
     torch_files.write(path, Tensor("0", 0, (1,), (1,)), {"0": np.zeros(1, np.float32)})
-    assert "holds a ndarray" in refusal(path)
+    assert "contains a ndarray" in refusal(path)
 
 
 def test_one_container_in_many_places_is_walked_once(tmp_path):

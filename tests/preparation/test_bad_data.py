@@ -11,9 +11,9 @@ import pytest
 import soundfile
 
 from dsaml_jax.errors import UserError
-from dsaml_jax.preparation import fill, prepared_songs
+from dsaml_jax.preparation import fill
 from tests import data_folders
-from tests.preparation.test_preparation import experiment
+from tests.preparation.test_preparation import experiment, preparation_of
 
 TABLE = Path("annotations") / "dynamic_annotations.csv"
 ROOT = Path(__file__).parents[2]
@@ -85,30 +85,30 @@ def root(tmp_path):
 def test_a_fault_is_named_and_counted_and_fatal_if_strict(root, tmp_path, spoil):
     spoil(root)
     kind, place, left = FAULTS[spoil]
-    prepared = prepared_songs(experiment("pmemo", root, tmp_path / "prepared"))
+    prepared = preparation_of(experiment("pmemo", root, tmp_path / "prepared"))
     assert [song.song_id for song in prepared.songs] == left
     told = [problem for problem in prepared.findings.problems if problem.kind == kind]
     assert len(told) == 1 and prepared.findings.problem_counts()[kind] == 1
     assert place in told[0].where
     assert f"{told[0].where}: {told[0].what}" in prepared.findings.text()
-    with pytest.raises(UserError, match="strict reading stops here") as caught:
-        prepared_songs(experiment("pmemo", root, tmp_path / "prepared", **{"data.strict": True}))
+    with pytest.raises(UserError, match="strict reading stops at the first problem") as caught:
+        preparation_of(experiment("pmemo", root, tmp_path / "prepared", **{"data.strict": True}))
     assert place in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_missing_audio_is_counted_and_fatal_if_strict(root, tmp_path):
     (root / "chorus" / "4.mp3").unlink()
-    prepared = prepared_songs(experiment("pmemo", root, tmp_path / "prepared"))
+    prepared = preparation_of(experiment("pmemo", root, tmp_path / "prepared"))
     assert prepared.findings.missing_audio == ("4",)
     with pytest.raises(UserError, match="1 of 2 songs with ratings have no audio"):
-        prepared_songs(experiment("pmemo", root, tmp_path / "prepared", **{"data.strict": True}))
+        preparation_of(experiment("pmemo", root, tmp_path / "prepared", **{"data.strict": True}))
 
 
 def test_no_usable_audio_at_all_is_refused(root, tmp_path):
     for path in (root / "chorus").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"none of 2 songs can be used.*1\.mp3 is empty"):
-        prepared_songs(experiment("pmemo", root, tmp_path / "prepared"))
+    with pytest.raises(UserError, match=r"none of the 2 songs has usable.*1\.mp3 is empty"):
+        preparation_of(experiment("pmemo", root, tmp_path / "prepared"))
 
 
 @pytest.mark.parametrize("moment", ["make_job", "over_processes"])
@@ -122,21 +122,21 @@ def test_a_folder_that_vanishes_is_no_fault_of_its_songs(root, tmp_path, monkeyp
         return true(*arguments)
 
     monkeypatch.setattr(fill, moment, vanish)
-    with pytest.raises(UserError, match=r"mp3 was there when the labels were read and has gone; "):
-        prepared_songs(whole)
+    with pytest.raises(UserError, match=r"mp3 existed when the labels were read and has disapp"):
+        preparation_of(whole)
 
 
 def test_labels_and_audio_of_different_songs_are_refused(root, tmp_path):
     for path in list((root / "chorus").iterdir()):
         path.rename(path.with_stem(f"9{path.stem}"))
     with pytest.raises(UserError, match="2 songs have ratings, 3 audio files were found, and no"):
-        prepared_songs(experiment("pmemo", root, tmp_path / "prepared"))
+        preparation_of(experiment("pmemo", root, tmp_path / "prepared"))
 
 
 def test_a_missing_column_is_named_with_its_file(root, tmp_path):
     spoil_cell(root, "Valence(mean)", "Valenz")
     with pytest.raises(UserError, match=r"dynamic_annotations\.csv has no column Valence\(mean\)"):
-        prepared_songs(experiment("pmemo", root, tmp_path / "prepared"))
+        preparation_of(experiment("pmemo", root, tmp_path / "prepared"))
 
 
 def test_audio_that_no_header_tells_of_is_cut_as_decoded(root, tmp_path):
@@ -145,7 +145,7 @@ def test_audio_that_no_header_tells_of_is_cut_as_decoded(root, tmp_path):
     (root / "chorus" / "1.mp3").unlink()
     data_folders.audio(path, 32.1)
     path.write_bytes(path.read_bytes()[: 44 + 2 * 8000 * 20])
-    prepared = prepared_songs(experiment("pmemo", root, tmp_path / "prepared"))
+    prepared = preparation_of(experiment("pmemo", root, tmp_path / "prepared"))
     song = next(song for song in prepared.songs if song.song_id == "1")
     assert song.duration_s == pytest.approx(20, abs=0.01)
     assert len(song.ratings[0].curve) == 10
@@ -153,8 +153,8 @@ def test_audio_that_no_header_tells_of_is_cut_as_decoded(root, tmp_path):
 
 
 def test_a_root_that_does_not_exist_is_told(tmp_path):
-    with pytest.raises(UserError, match="does not exist; the root must be the folder that holds"):
-        prepared_songs(experiment("pmemo", tmp_path / "none", tmp_path / "prepared"))
+    with pytest.raises(UserError, match=r"does not exist; data\.root must be the folder that"):
+        preparation_of(experiment("pmemo", tmp_path / "none", tmp_path / "prepared"))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,8 @@
 
 import pytest
 
-from dsaml_jax.preparation import prepared_songs
 from tests import data_folders
-from tests.preparation.test_preparation import entries, experiment
+from tests.preparation.test_preparation import entries, experiment, preparation_of
 
 pytest.importorskip("apache_beam")
 
@@ -18,9 +17,9 @@ def contents(folder):
 def test_the_local_runner_fills_the_same_store(tmp_path):
     root = data_folders.deam(tmp_path / "deam")
     (root / "DEAM_audio" / "MEMD_audio" / "1001.mp3").write_bytes(b"no sound")
-    here = prepared_songs(experiment("deam", root, tmp_path / "here"))
+    here = preparation_of(experiment("deam", root, tmp_path / "here"))
     beam = experiment("deam", root, tmp_path / "beam", **{"data.beam_options": LOCAL})
-    there = prepared_songs(beam)
+    there = preparation_of(beam)
     assert contents(tmp_path / "beam") == contents(tmp_path / "here")
     assert set(there.set_aside) == set(here.set_aside) == {"1001"}
     assert there.findings == here.findings
@@ -40,5 +39,5 @@ def test_beam_did_the_work(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fill, "over_processes", noted)
     beam = experiment("pmemo", root, tmp_path / "prepared", **{"data.beam_options": LOCAL})
-    assert [song.song_id for song in prepared_songs(beam).songs] == ["1"]
+    assert [song.song_id for song in preparation_of(beam).songs] == ["1"]
     assert given == ["4"]

@@ -10,9 +10,8 @@ from dsaml_jax.audio.features import RECIPES, embedding_size, resampled, tower_c
 from dsaml_jax.audio.imagebind import embed_waveforms
 from dsaml_jax.errors import UserError
 from dsaml_jax.interop.imagebind import convert_imagebind, load_imagebind
-from dsaml_jax.preparation import prepared_songs
 from tests import data_folders, imagebind_golden
-from tests.preparation.test_preparation import by_id, entries, experiment
+from tests.preparation.test_preparation import by_id, entries, experiment, preparation_of
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def test_embeddings_are_of_the_windows_sound_and_resumed(weights, tmp_path, capl
     root, folder = data_folders.pmemo(tmp_path / "pmemo"), tmp_path / "prepared"
     chosen = experiment("pmemo", root, folder, **options(weights))
     with caplog.at_level(logging.INFO, "dsaml_jax"):
-        prepared = prepared_songs(chosen)
+        prepared = preparation_of(chosen)
     assert "CC BY-NC 4.0" in caplog.text
     config, variables = load_imagebind(weights)
     song, features = by_id(prepared, "1"), prepared.features["1"]
@@ -46,7 +45,7 @@ def test_embeddings_are_of_the_windows_sound_and_resumed(weights, tmp_path, capl
     before = entries(folder)
     for path in (folder / "features" / "embedding").iterdir():
         path.unlink()
-    prepared_songs(chosen)
+    preparation_of(chosen)
     after = entries(folder)
     assert {name: content for name, (content, _) in after.items()} == {
         name: content for name, (content, _) in before.items()
@@ -57,12 +56,12 @@ def test_embeddings_are_of_the_windows_sound_and_resumed(weights, tmp_path, capl
 
 def test_other_weights_and_recipes_are_other_entries(weights, tmp_path):
     root, folder = data_folders.pmemo(tmp_path / "pmemo"), tmp_path / "prepared"
-    first = prepared_songs(experiment("pmemo", root, folder))
+    first = preparation_of(experiment("pmemo", root, folder))
     assert first.features["1"].embeddings.shape == (
         4,
         embedding_size(experiment("pmemo", root, folder).audio),
     )
-    second = prepared_songs(experiment("pmemo", root, folder, **options(weights)))
+    second = preparation_of(experiment("pmemo", root, folder, **options(weights)))
     assert second.already_there == 0
     assert second.features["1"].embeddings.shape == (4, load_imagebind(weights)[0].output)
     assert len(list((folder / "features" / "log_mel").iterdir())) == 2
@@ -89,4 +88,4 @@ def test_weights_that_are_not_there_are_told(tmp_path):
     root = data_folders.pmemo(tmp_path / "pmemo")
     chosen = experiment("pmemo", root, tmp_path / "prepared", **options(tmp_path / "none.pth"))
     with pytest.raises(UserError, match=r"data\.embedding_weights: .*none\.pth cannot be read"):
-        prepared_songs(chosen)
+        preparation_of(chosen)

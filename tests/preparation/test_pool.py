@@ -18,5 +18,7 @@ def test_one_process_is_this_one_and_takes_jobs_as_they_are_wanted():
 
 def test_a_process_that_dies_is_told():
     results = over_processes(os._exit, iter([1, 2, 3]), 2)
-    with pytest.raises(UserError, match=r"a process of the preparation died.*what is done is kept"):
+    with pytest.raises(
+        UserError, match=r"a process of the preparation died.*finished work is kept"
+    ):
         next(results)

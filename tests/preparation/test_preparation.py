@@ -24,6 +24,10 @@ from tests import data_folders, kill_preparation, tiny
 SEGMENTS = 12
 
 
+def preparation_of(experiment):
+    return prepared_songs(experiment.data, experiment.audio)
+
+
 def experiment(name, root, prepared, **changes):
     config = tiny.get_config()
     config.data.name, config.data.root, config.data.prepared = name, str(root), str(prepared)
@@ -48,7 +52,7 @@ def deam(tmp_path_factory):
     """The root, the folder of prepared data, and what came of it."""
     root = data_folders.deam(tmp_path_factory.mktemp("deam"))
     folder = tmp_path_factory.mktemp("prepared")
-    return root, folder, prepared_songs(experiment("deam", root, folder))
+    return root, folder, preparation_of(experiment("deam", root, folder))
 
 
 def test_songs_ratings_and_features_belong_together(deam):
@@ -97,7 +101,7 @@ def test_sound_that_ends_early_is_followed_by_silence(deam):
     assert prepared.silence_s["1002"] == pytest.approx(0.4, abs=0.01)
     assert "2001" not in prepared.silence_s
     longer = experiment("deam", root, folder, **{"audio.segments": 100})
-    again = prepared_songs(longer)
+    again = preparation_of(longer)
     features = again.features["1002"]
     assert len(features.log_mel) == 100
     assert again.silence_s["1002"] == pytest.approx(15 + 50 - 40.1, abs=0.1)
@@ -108,8 +112,8 @@ def test_again_is_nothing_to_do(deam, caplog):
     root, folder, prepared = deam
     before = entries(folder)
     with caplog.at_level(logging.INFO, "dsaml_jax"):
-        again = prepared_songs(experiment("deam", root, folder))
-    assert "nothing to do, all 4 songs were done before" in caplog.text
+        again = preparation_of(experiment("deam", root, folder))
+    assert "nothing to compute, all 4 songs already stored" in caplog.text
     assert "without weights" in caplog.text
     assert entries(folder) == before
     assert (prepared.already_there, again.already_there) == (0, 4)
@@ -119,11 +123,11 @@ def test_again_is_nothing_to_do(deam, caplog):
 def test_only_what_depends_on_a_change_is_computed(deam, tmp_path):
     root, folder, _ = deam
     kinds = {kind: len(list((folder / "features" / kind).iterdir())) for kind in store.KINDS}
-    prepared_songs(experiment("deam", root, folder, **{"audio.embedding_hop": 7}))
+    preparation_of(experiment("deam", root, folder, **{"audio.embedding_hop": 7}))
     after = {kind: len(list((folder / "features" / kind).iterdir())) for kind in store.KINDS}
     assert after["log_mel"] == kinds["log_mel"]
     assert after["embedding"] == kinds["embedding"] + 4
-    prepared_songs(experiment("deam", root, folder, **{"audio.mel_bands": 8}))
+    preparation_of(experiment("deam", root, folder, **{"audio.mel_bands": 8}))
     assert len(list((folder / "features" / "log_mel").iterdir())) == kinds["log_mel"] + 4
 
 
@@ -131,7 +135,7 @@ def test_filters_are_counted_by_split(deam):
     """w3's rating of 1002 never moves; w1 rates two songs of the training split, the others one."""
     root, folder, prepared = deam
     assert (prepared.filtered["train"].flat, prepared.filtered["test"].flat) == (1, 0)
-    again = prepared_songs(experiment("deam", root, folder, **{"data.filters.more_songs_than": 1}))
+    again = preparation_of(experiment("deam", root, folder, **{"data.filters.more_songs_than": 1}))
     people = {rating.annotator_id for song in again.songs for rating in song.ratings}
     assert people == {"w1", "all"}
     assert again.findings.dropped()["its annotator rated too few songs"] == 2
@@ -142,7 +146,7 @@ def test_filters_that_leave_nothing_are_refused(deam, tmp_path):
     root = shutil.copytree(deam[0], tmp_path / "deam")
     shutil.rmtree(data_folders.deam_file(root, "arousal").parent)
     with pytest.raises(UserError, match="no rating of a song with usable audio passes"):
-        prepared_songs(experiment("deam", root, deam[1], **{"data.filters.more_songs_than": 9}))
+        preparation_of(experiment("deam", root, deam[1], **{"data.filters.more_songs_than": 9}))
 
 
 def test_report(deam, tmp_path):
@@ -153,8 +157,8 @@ def test_report(deam, tmp_path):
         "train: 3 songs, 2 of them rated by people; 2 annotators, 3 ratings; 3 averaged ratings",
         "ratings a song: 1 to 2, median 1.5; songs an annotator: 1 to 2, median 1.5",
         "ratings without audio   1 (song 3)",
-        "left out, it hardly moves: 1 ratings (split train)",
-        "left out, the file does not say who rated: 2 ratings",
+        "left out, it hardly changes: 1 ratings (split train)",
+        "left out, the file does not identify its raters: 2 ratings",
         "problem, audio shorter than the rated span: 1",
     ):
         assert line in text and line in report
@@ -210,7 +214,7 @@ def test_killed_in_two_processes_and_ended_in_one_is_the_same_store(tmp_path):
     config.data.name, config.data.root, config.data.processes = "pmemo", str(root), 1
     for folder in (killed, whole):
         config.data.prepared = str(folder)
-        prepared_songs(experiment_from_config(config.to_dict()))
+        preparation_of(experiment_from_config(config.to_dict()))
     assert kill_preparation.entries(killed) == kill_preparation.entries(whole)
     assert len(kill_preparation.entries(whole)) == 20
     assert there.items() <= kill_preparation.entries(whole).items()

@@ -81,8 +81,8 @@ def test_any_number_of_devices_and_processes_trains_alike(tmp_path):
         assert said["float64 second_order 8"]["collectives"] == [["all-reduce", 1]]
         agree, data, config = said["disagreement"]
         assert agree == ""
-        assert data.startswith("Process 1 of 2 has other data than process 0")
-        assert config.startswith("Process 1 of 2 has other config than process 0")
+        assert data.startswith("process 1 of 2 has different data than process 0")
+        assert config.startswith("process 1 of 2 has different config than process 0")
 
 
 class FakeMesh:
@@ -124,7 +124,7 @@ def test_more_devices_than_tasks_are_refused():
 )
 def test_contradictions_of_processes_are_refused(given):
     with pytest.raises(UserError, match="HOST:PORT"):
-        processes.join(*given)
+        processes.initialize_distributed(*given)
 
 
 def test_a_digest_tells_values_shapes_and_types_apart():

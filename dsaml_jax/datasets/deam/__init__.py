@@ -1,1 +1,1 @@
-"""DEAM: 1802 songs, rated twice a second; annotators are known for ids above 1000."""
+"""DEAM: 1802 songs, rated twice per second; songs with ids above 1000 identify their annotators."""

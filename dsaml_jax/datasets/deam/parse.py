@@ -1,14 +1,14 @@
-"""DEAM's own folders, read into songs and ratings.
+"""The reader of DEAM's folders.
 
-Layout (Aljanaki, Yang and Soleymani 2017), anywhere up to three folders below the root:
+Layout (Aljanaki, Yang and Soleymani 2017), up to three levels below the root:
 
     MEMD_audio/{id}.mp3
     annotations averaged per song/dynamic (per second annotations)/{arousal,valence}.csv
     annotations per each rater/dynamic (per second annotations)/{arousal,valence}/{id}.csv
     metadata/metadata_{2013,2014,2015}.csv                                     (optional)
 
-Tables have one column every 500 ms, `sample_15000ms` and on, the value of the half second that
-starts there, in [-1, 1]; the averaged ones a row a song, the others a row a rater.
+Tables have one column every 500 ms, starting with `sample_15000ms`: the value in [-1, 1] of the
+half second that starts then. Averaged tables have one row per song, the others one row per rater.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from dsaml_jax.errors import UserError
 
 NAME = "DEAM"
 START_S = 15.0
-"""Ratings start here; what a table holds before is not read."""
+"""Time at which ratings start; earlier columns are not read."""
 
 LAST_TRAINING_ID = 2000
-"""Songs up to this id are excerpts and train; the later ones are whole songs and test."""
+"""Songs up to this id are excerpts for training; later ones are full-length test songs."""
 
 DYNAMIC = "dynamic (per second annotations)"
 AVERAGED = f"annotations averaged per song/{DYNAMIC}"
@@ -41,15 +41,15 @@ _ONE_DIMENSION = "no usable row in the other dimension"
 def read(
     root: str | Path, options: ReadOptions | None = None
 ) -> tuple[list[Song], report.Findings]:
-    """All songs with usable ratings, ordered by id, and what was found.
+    """Reads all songs with usable ratings, ordered by id, and the findings.
 
-    A song has the ratings of its raters, where the files name them, and last the released average
-    as annotator "all". Files of raters without a `WorkerId` column cannot say who rated; their
-    rows are dropped and counted. Of two ratings by one rater the first is kept.
+    A song has the ratings of its raters, if the files identify them, followed by the released
+    average as annotator "all". Files without a `WorkerId` column do not identify raters; their rows
+    are dropped and counted. If a rater rated a song twice, the first rating is kept.
 
     Raises:
-      UserError: the root is not DEAM's, a column or one of a pair of files is missing, no song has
-        both ratings and audio though audio is required; or, if strict, any problem.
+      UserError: The root is not DEAM's; a column or one of a pair of files is missing; no song has
+        both ratings and audio although audio is required; or, if strict, any problem.
     """
     options = options or ReadOptions()
     root = layout.existing_root(root, NAME)
@@ -68,7 +68,7 @@ def read(
             rated.get(song_id, []) + averaged.get(song_id, []),
             START_S,
             audio.get(song_id),
-            **texts.get(song_id, {}),
+            texts=texts.get(song_id, {}),
         )
         for song_id in song_ids
     ]
@@ -77,7 +77,7 @@ def read(
 
 
 def split_of(song: Song) -> str:
-    """The release's split: "test" for whole songs (ids above 2000), else "train"."""
+    """Returns the released split: "test" for full-length songs (ids above 2000), else "train"."""
     is_whole = song.song_id.isdigit() and int(song.song_id) > LAST_TRAINING_ID
     return "test" if is_whole else "train"
 
@@ -94,8 +94,8 @@ def _averaged(journal: Journal, folder: Path | None) -> dict[str, list[Rating]]:
             song_id = layout.plain_id(table.cell(row, ids))
             if song_id in rows[-1]:
                 where = journal.name(table.path, table.numbers[row])
-                told = f"song {song_id} has a second row; the first is taken"
-                journal.problem("two rows for one song", where, told)
+                what = f"song {song_id} has a second row; the first is used"
+                journal.problem("two rows for one song", where, what)
             else:
                 rows[-1][song_id] = values
         journal.count(f"rows of averaged {dimension}", len(table.rows))
@@ -113,25 +113,16 @@ def _averaged(journal: Journal, folder: Path | None) -> dict[str, list[Rating]]:
 def _by_raters(journal: Journal, folder: Path | None) -> dict[str, list[Rating]]:
     if folder is None:
         return {}
-    found = [
+    arousal, valence = (
         layout.by_song(journal, layout.files(_file(folder, name), (".csv",)), "table")
         for name in _DIMENSIONS
-    ]
+    )
     rated = {}
-    for song_id in sorted(found[0].keys() | found[1].keys()):
-        paths = [table_of.get(song_id) for table_of in found]
-        if None in paths:
-            present = journal.name(next(path for path in paths if path is not None))
-            journal.problem(
-                "rated in one dimension only",
-                present,
-                "the file of the other dimension is missing; its ratings are left out",
-            )
-            continue
+    for song_id, paths in layout.pairs(journal, arousal, valence):
         curves = _of_song(journal, song_id, [tables.read(path) for path in paths])
         if curves:
             rated[song_id] = curves
-    journal.count("songs with a file of raters", len(found[0].keys() | found[1].keys()))
+    journal.count("songs with a file of raters", len(arousal.keys() | valence.keys()))
     return rated
 
 
@@ -140,7 +131,7 @@ def _of_song(journal: Journal, song_id: str, pair: list[tables.Table]) -> list[R
     if None in columns:
         anonymous = pair[columns.index(None)]
         where = journal.name(anonymous.path)
-        journal.drop("the file does not say who rated", where, len(anonymous.rows))
+        journal.drop("the file does not identify its raters", where, len(anonymous.rows))
         return []
     by_worker: list[dict[tuple[str, int], np.ndarray]] = []
     for table, column in zip(pair, columns, strict=True):
@@ -150,9 +141,10 @@ def _of_song(journal: Journal, song_id: str, pair: list[tables.Table]) -> list[R
             worker = workers[row]
             if worker in ("", EVERYONE):
                 where = journal.name(table.path, table.numbers[row], "WorkerId")
-                journal.problem("no annotator", where, f"'{worker}' names nobody; row left out")
+                what = f"'{worker}' is not an annotator's id; the row is left out"
+                journal.problem("no annotator", where, what)
                 continue
-            # A second rating pairs with the second one of the other dimension.
+            # A rater's second row is paired with the second one of the other dimension.
             by_worker[-1][worker, workers[:row].count(worker)] = values
     where = f"{journal.name(pair[0].path.parents[1])}, song {song_id}"
     both = []
@@ -170,25 +162,25 @@ def _of_song(journal: Journal, song_id: str, pair: list[tables.Table]) -> list[R
 
 
 def _rows(journal: Journal, table: tables.Table) -> Iterator[tuple[int, np.ndarray]]:
-    """Index and values from `START_S` on of each row that holds numbers within the scale."""
+    """Yields the index and the values from `START_S` on of each row of numbers within the scale."""
     columns, late = tables.sample_columns(table, round(START_S * 1000))
     tables.note_surplus(journal, table)
     for row in range(len(table.rows)):
         values = tables.values(journal, table, row, columns, _SCALE)
         if values is not None:
-            # A table that begins later has a hole where the song's other ratings have values.
+            # If a table begins later, the missing values count as a gap.
             yield row, np.concatenate([np.full(late, np.nan), values])
 
 
 def _texts(root: Path) -> dict[str, dict[str, str]]:
-    """Title, artist and genre by song id; whatever the three tables lack is empty."""
+    """Returns title, artist and genre by song id; empty where the three tables lack them."""
     texts = {}
     for year in (2013, 2014, 2015):
         path = layout.find(root, f"metadata/metadata_{year}.csv")
         if path is None:
             continue
         table = tables.read(path, lenient=True)
-        ids = table.column("song_id", "id") or 0  # the first column, if it goes by another name
+        ids = table.column("song_id", "id") or 0  # the first column, if it has another name
         columns = {
             "title": table.column("song title", "track", "title"),
             "artist": table.column("artist"),
@@ -203,5 +195,7 @@ def _texts(root: Path) -> dict[str, dict[str, str]]:
 def _file(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.exists():
-        raise UserError(f"{path} is missing; DEAM has it beside that of the other dimension.")
+        raise UserError(
+            f"{path} is missing; DEAM has one for each dimension: restore it from the download."
+        )
     return path

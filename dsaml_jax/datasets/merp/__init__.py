@@ -1,1 +1,1 @@
-"""MERP: 54 songs rated by 277 people, ten times a second."""
+"""MERP: 54 songs rated by 277 people, ten times per second."""

@@ -1,13 +1,13 @@
-"""MERP's own folder, read into songs and ratings.
+"""The reader of MERP's folder.
 
-Layout (Koh and others 2023), up to three folders below the root:
+Layout (Koh et al. 2023), up to three levels below the root:
 
     audio/{song_id}.wav
     annotations_filtered.parquet, annotations_raw.parquet
 
-A row is one rater on one song: `song_id`, arrays `valence` and `arousal` ten times a second from
-the song's start, and a column that names the rater. A filtered array may cover only the first part
-of the song. Needs pyarrow.
+Each row is one rater's rating of one song: `song_id`, arrays `valence` and `arousal` with ten
+values per second from the start of the song, and a column that identifies the rater. Filtered
+arrays may cover only the first part of the song. Requires pyarrow.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ SOURCE_HZ = 10.0
 KINDS = ("filtered", "raw")
 _ROLES = ("rater", "worker", "annotator", "participant", "listener", "subject", "user")
 RATER_COLUMNS = tuple(name for role in _ROLES for name in (f"{role}_id", f"{role}id", role))
-"""Names of the column that says who rated, in order of preference, whatever their case."""
+"""Names of the column that identifies the rater, in order of preference; case is ignored."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MerpOptions(ReadOptions):
-    """`ReadOptions`, and what of MERP is read.
+    """`ReadOptions` and options specific to MERP.
 
     Attributes:
-      annotations: "filtered" (the makers' cleaned ratings) or "raw".
-      rater_column: the column that says who rated; empty for the first of `RATER_COLUMNS`.
-      low, high: ends of the scale, which are mapped to -1 and 1.
+      annotations: "filtered" (the authors' cleaned ratings) or "raw".
+      rater_column: The column that identifies the rater; if empty, the first of `RATER_COLUMNS`.
+      low: Lower end of the scale, which is mapped to -1.
+      high: Upper end of the scale, which is mapped to 1.
     """
 
     annotations: str = "filtered"
@@ -49,20 +50,22 @@ class MerpOptions(ReadOptions):
             expected = " or ".join(KINDS)
             raise UserError(f"annotations is '{self.annotations}'; expected {expected}.")
         if not self.low < self.high:
-            raise UserError(f"low is {self.low:g} and high is {self.high:g}; low must be lower.")
+            raise UserError(
+                f"low is {self.low:g} and high is {self.high:g}; low must be lower than high."
+            )
 
 
 def read(
     root: str | Path, options: MerpOptions | None = None
 ) -> tuple[list[Song], report.Findings]:
-    """All songs with usable ratings, ordered by id, and what was found.
+    """Reads all songs with usable ratings, ordered by id, and the findings.
 
-    A song has its raters' ratings at two a second (means of five values), and last their mean as
-    annotator "all". Of two ratings by one rater the first is kept.
+    A song has its raters' ratings at two per second (means of five values), followed by their mean
+    as annotator "all". If a rater rated a song twice, the first rating is kept.
 
     Raises:
-      UserError: the root is not MERP's, pyarrow is missing, a column is missing, no song has both
-        ratings and audio though audio is required; or, if strict, any problem.
+      UserError: The root is not MERP's; pyarrow or a column is missing; no song has both ratings
+        and audio although audio is required; or, if strict, any problem.
     """
     options = options or MerpOptions()
     root = layout.existing_root(root, NAME)
@@ -90,8 +93,8 @@ def _rated(journal: Journal, path: Path, options: MerpOptions) -> Iterator[tuple
         rater = columns["rater"][row]
         where = journal.name(path, row + 1)
         if song is None or rater in (None, "", EVERYONE):
-            told = f"song '{song}' and rater '{rater}' must both be named; the row is left out"
-            journal.problem("no annotator or no song", where, told)
+            what = f"song '{song}' or rater '{rater}' is not a valid id; the row is left out"
+            journal.problem("no annotator or no song", where, what)
             continue
         both = [
             ratings.checked(journal, f"{where}, column {name}", columns[name][row], scale)
@@ -107,12 +110,12 @@ def _rated(journal: Journal, path: Path, options: MerpOptions) -> Iterator[tuple
 
 
 def _columns(path: Path, rater_column: str) -> dict[str, list]:
-    """The four columns as lists, that of the rater as "rater"."""
+    """Returns the four columns as lists; the key of the rater column is "rater"."""
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise UserError(
-            f"{path} is a Parquet file, which needs pyarrow: pip install -r requirements-merp.txt."
+            f"reading {path} requires pyarrow: pip install -r requirements-merp.txt."
         ) from error
     try:
         names = parquet.read_schema(path).names
@@ -124,14 +127,14 @@ def _columns(path: Path, rater_column: str) -> dict[str, list]:
             if name not in names:
                 raise UserError(f"{path} has no column {name}; its columns are: {shown}.")
         if rater is None:
-            missing = rater_column or "that says who rated by a name known here"
+            missing = rater_column or "with a known name that identifies the rater"
             raise UserError(
-                f"{path} has no column {missing}; its columns are: {shown}; name the right one "
-                "with rater_column."
+                f"{path} has no column {missing}; its columns are: {shown}; set rater_column to "
+                "the right one."
             )
         table = parquet.read_table(path, columns=["song_id", "arousal", "valence", rater])
     except (ArrowException, OSError) as error:
-        told = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read as a Parquet file: {told}.") from error
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read as a Parquet file: {reason}.") from error
     lists = {name: table.column(name).to_pylist() for name in ("song_id", "arousal", "valence")}
     return lists | {"rater": table.column(rater).to_pylist()}

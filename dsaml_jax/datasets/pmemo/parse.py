@@ -1,16 +1,16 @@
-"""PMEmo's own folders, read into songs and ratings.
+"""The reader of PMEmo's folders.
 
-Layout of the release of 2019 (Zhang and others 2018), up to three folders below the root:
+Layout of the 2019 release (Zhang et al. 2018), up to three levels below the root:
 
     chorus/{id}.mp3
     annotations/dynamic_annotations.csv   musicId, frameTime, Arousal(mean), Valence(mean)
     metadata.csv                          musicId, fileName, title, artist, ...      (optional)
 
-`frameTime` is the END of the half second that a value is for: the last one of a song lies within
-half a second before the end of its audio. The first is 15.5 s, so ratings start at 15 s.
+`frameTime` is the END of the half second that a value describes: the last one of a song is within
+half a second of the end of its audio. The first is 15.5 s, so ratings start at 15 s.
 
-The release of 2018 has what each subject rated; see `per_subject`. Values are in [0, 1] and are
-mapped to [-1, 1].
+The 2018 release has each subject's ratings; see `per_subject`. Values are in [0, 1] and are mapped
+to [-1, 1].
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ RELEASES = ("auto", "2018", "2019")
 
 @dataclasses.dataclass(frozen=True)
 class PmemoOptions(ReadOptions):
-    """`ReadOptions`, and which release the folder holds.
+    """`ReadOptions` and the release that the folder contains.
 
     Attributes:
-      release: "2019" (averaged), "2018" (per subject), or "auto" for the one that is there.
+      release: "2019" (averaged), "2018" (per subject), or "auto" for the one that is present.
     """
 
     release: str = "auto"
@@ -50,15 +50,15 @@ class PmemoOptions(ReadOptions):
 def read(
     root: str | Path, options: PmemoOptions | None = None
 ) -> tuple[list[Song], report.Findings]:
-    """All songs with usable ratings, ordered by id, and what was found.
+    """Reads all songs with usable ratings, ordered by id, and the findings.
 
-    From the release of 2019 a song has one rating, the average, as annotator "all". From that of
-    2018 it has its subjects' ratings, and last their mean as annotator "all".
+    In the 2019 release a song has one rating, the average, as annotator "all". In the 2018 release
+    it has its subjects' ratings, followed by their mean as annotator "all".
 
     Raises:
-      UserError: the root is not PMEmo's, a column is missing or not understood, both releases are
-        there and none is chosen, no song has both ratings and audio though audio is required; or,
-        if strict, any problem.
+      UserError: The root is not PMEmo's; a column is missing or unknown; both releases are present
+        and none is chosen; no song has both ratings and audio although audio is required; or, if
+        strict, any problem.
     """
     options = options or PmemoOptions()
     root = layout.existing_root(root, NAME)
@@ -79,7 +79,7 @@ def read(
             rated[song_id],
             starts[song_id],
             audio.get(song_id),
-            **texts.get(song_id, {}),
+            texts=texts.get(song_id, {}),
         )
         for song_id in sorted(rated, key=lambda name: (len(name), name))
     ]
@@ -89,12 +89,13 @@ def read(
 
 def _release(root: Path, wanted: str) -> tuple[str, Path]:
     averaged = layout.find(root, AVERAGED) if wanted != "2018" else None
-    # Where case does not matter, annotations/ and Annotations/ are one: tell them by content.
+    # On case-insensitive file systems annotations/ and Annotations/ are the same folder, so the
+    # releases are distinguished by its contents.
     subjects = layout.find(root, per_subject.FOLDER) if wanted != "2019" else None
     if averaged and subjects:
         raise UserError(
-            f"{root} holds PMEmo's releases of 2019 ({averaged}) and of 2018 ({subjects}); say "
-            "which with release=2019 or release=2018."
+            f"{root} contains PMEmo's releases of 2019 ({averaged}) and of 2018 ({subjects}); "
+            "choose one with release=2019 or release=2018."
         )
     if averaged:
         return "2019", averaged
@@ -106,7 +107,7 @@ def _release(root: Path, wanted: str) -> tuple[str, Path]:
 
 
 def _averaged(journal: Journal, path: Path) -> tuple[dict[str, float], dict[str, list[Rating]]]:
-    """Start and average of each song; a song with a bad row or a break in time is dropped."""
+    """Returns each song's start and average; a song with a bad row or a time gap is dropped."""
     table = tables.read(path)
     ids, time = table.require("musicId"), table.require("frameTime")
     columns = [table.require("Arousal(mean)"), table.require("Valence(mean)")]
@@ -116,25 +117,28 @@ def _averaged(journal: Journal, path: Path) -> tuple[dict[str, float], dict[str,
     bad: set[str] = set()
     for row, line in enumerate(table.numbers):
         song_id = layout.plain_id(table.cell(row, ids))
-        at = tables.number(journal, table, row, time)
+        time_s = tables.number(journal, table, row, time)
         value = tables.values(journal, table, row, columns, SCALE)
-        if at is None or value is None:
+        if time_s is None or value is None:
             bad.add(song_id)
         else:
-            by_song.setdefault(song_id, []).append((line, at, value))
+            by_song.setdefault(song_id, []).append((line, time_s, value))
     starts, rated = {}, {}
     for song_id, rows in by_song.items():
         where = f"{journal.name(path, rows[0][0])}, song {song_id}"
-        times = np.array([at for _, at, _ in rows])
+        times = np.array([time_s for _, time_s, _ in rows])
         curve = ratings.joined(journal, where, *np.stack([value for _, _, value in rows], axis=1))
         breaks = np.flatnonzero(~np.isclose(np.diff(times), 1 / RATING_HZ))
         if song_id in bad:
             journal.drop("a row of the song cannot be used", where)
         elif len(breaks):
-            line, at, _ = rows[breaks[0] + 1]
-            told = f"{at:g} s does not follow {times[breaks[0]]:g} s by 0.5 s; song {song_id} is "
-            place = journal.name(path, line, "frameTime")
-            journal.problem("a break in time", place, told + "left out")
+            line, time_s, _ = rows[breaks[0] + 1]
+            journal.problem(
+                "a time gap",
+                journal.name(path, line, "frameTime"),
+                f"{time_s:g} s does not follow {times[breaks[0]]:g} s by 0.5 s; song {song_id} is "
+                "left out",
+            )
         elif curve is not None:
             starts[song_id] = float(times[0]) - 1 / RATING_HZ
             rated[song_id] = [Rating(EVERYONE, curve)]

@@ -1,18 +1,19 @@
-"""The ratings of single subjects in PMEmo's release of 2018.
+"""The reader of individual subjects' ratings in PMEmo's 2018 release.
 
     Annotations/Arousal/{id}-A.csv, Annotations/Valence/{id}-V.csv
 
-One row a subject: who, a rating of the whole song, then a value every half second. How the release
-names its columns is not documented, so these forms are read and any other is refused:
+Each row is one subject: an id, a rating of the whole song, then a value every half second. The
+release does not document its column names, so these forms are read and any other is refused:
 
-  - the first column names the subject (its name contains subject, user, worker, annotator or id);
+  - the first column identifies the subject (its name contains subject, user, worker, annotator
+    or id);
   - a second column whose name contains "static" or "overall" is the rating of the whole song and
-    is not read;
-  - the rest is the curve: either one name that contains "dynamic" over as many cells as a row has
-    (or no name at all), or a time over each cell (15.5, 16.0, ... or sample_15500ms).
+    is ignored;
+  - the rest is the curve: either one name that contains "dynamic" (or no name at all) for all
+    cells of the row, or a time for each cell (15.5, 16.0, ... or sample_15500ms).
 
-The first 15 s were taken off by the makers, so curves start at 15 s whatever the times say of the
-first half second: its start (15.0) or its end (15.5).
+The authors removed the first 15 s, so curves start at 15 s whether the times denote the start
+(15.0) or the end (15.5) of the first half second.
 """
 
 from __future__ import annotations
@@ -36,31 +37,24 @@ _FIRST_TIMES = (15.0, 15.5)
 
 
 def read(journal: Journal, folder: Path, scale: tuple[float, float]) -> dict[str, list[Rating]]:
-    """Ratings by song id: the subjects', then their mean as annotator "all".
+    """Reads ratings by song id: the subjects' ratings, then their mean as annotator "all".
 
     Args:
-      journal: of the reading.
-      folder: the folder of arousal; that of valence lies beside it.
-      scale: lowest and highest value.
+      journal: Journal of the reading.
+      folder: The arousal folder; the valence folder is next to it.
+      scale: Lowest and highest value.
 
     Raises:
-      UserError: there is no folder of valence, or a header is of no known form.
+      UserError: There is no valence folder, or a header has an unknown form.
     """
     valence = folder.parent / "Valence"
     if not valence.is_dir():
-        raise UserError(f"{valence} is missing; PMEmo has it beside {folder}.")
-    found = [_tables(journal, folder, "-A"), _tables(journal, valence, "-V")]
+        raise UserError(
+            f"{valence} is missing; PMEmo has it next to {folder}: restore it from the download."
+        )
     rated = {}
-    for song_id in sorted(found[0].keys() | found[1].keys()):
-        paths = [by_id.get(song_id) for by_id in found]
-        if None in paths:
-            present = next(path for path in paths if path is not None)
-            journal.problem(
-                "rated in one dimension only",
-                journal.name(present),
-                "the file of the other dimension is missing; its ratings are left out",
-            )
-            continue
+    by_id = _tables(journal, folder, "-A"), _tables(journal, valence, "-V")
+    for song_id, paths in layout.pairs(journal, *by_id):
         rows = [_rows(journal, tables.read(path), scale) for path in paths]
         where = journal.name(folder.parent) + f", song {song_id}"
         for subject in sorted(rows[0].keys() ^ rows[1].keys()):
@@ -74,66 +68,65 @@ def read(journal: Journal, folder: Path, scale: tuple[float, float]) -> dict[str
 
 
 def curve_start(table: tables.Table) -> int:
-    """Index of the first column of the curve.
+    """Returns the index of the first column of the curve.
 
     Raises:
-      UserError: the header is of no known form.
+      UserError: The header has an unknown form.
     """
     names = [name.lower() for name in table.header]
-    who = any(part in names[0] for part in _WHO)
+    has_subject = any(part in names[0] for part in _WHO)
     first = 2 if len(names) > 1 and any(part in names[1] for part in _WHOLE) else 1
     rest = [name for name in names[first:] if name]
-    times = [_seconds(name) for name in rest]
+    times = [seconds for seconds in map(_seconds, rest) if seconds is not None]
     timed = (
-        bool(rest)
-        and None not in times
+        len(times) == len(rest) > 0
         and times[0] in _FIRST_TIMES
         and np.allclose(np.diff(times), 0.5)
     )
     one_name = len(rest) == 1 and "dynamic" in rest[0]
-    if who and (timed or one_name or (not rest and first == 2)):
+    if has_subject and (timed or one_name or (not rest and first == 2)):
         return first
     shown = ", ".join(table.header[:6]) + (", ..." if len(table.header) > 6 else "")
     raise UserError(
-        f"{table.path} has the columns {shown}, a form that is not known; expected a subject, then "
-        "perhaps a static rating, then 'dynamic' or times from 15 s on every 0.5 s."
+        f"{table.path} has the columns {shown}, which is an unknown form; expected a subject, an "
+        "optional static rating, then 'dynamic' or times every 0.5 s from 15 s on."
     )
 
 
 def _tables(journal: Journal, folder: Path, ending: str) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    by_id: dict[str, Path] = {}
     for path in layout.files(folder, (".csv",)):
         if not path.stem.endswith(ending):
-            told = f"expected a name that ends in {ending}.csv; the file is not read"
-            journal.problem("a file of another name", journal.name(path), told)
+            what = f"expected a name that ends in {ending}.csv; the file is ignored"
+            journal.problem("unexpected file name", journal.name(path), what)
             continue
         song_id = layout.plain_id(path.stem.removesuffix(ending))
-        if song_id in found:
-            told = f"a second table of song {song_id}, beside {found[song_id].name}, which is taken"
-            journal.problem("two files for one song", journal.name(path), told)
+        if song_id in by_id:
+            what = f"a second table of song {song_id}, beside {by_id[song_id].name}, which is used"
+            journal.problem("two files for one song", journal.name(path), what)
         else:
-            found[song_id] = path
-    return found
+            by_id[song_id] = path
+    return by_id
 
 
 def _rows(
     journal: Journal, table: tables.Table, scale: tuple[float, float]
 ) -> dict[str, np.ndarray]:
-    """Values by subject; of two rows of a subject the first."""
+    """Returns values by subject; a subject's first row is used."""
     first = curve_start(table)
-    found: dict[str, np.ndarray] = {}
+    by_subject: dict[str, np.ndarray] = {}
     for row, cells in enumerate(table.rows):
         where = journal.name(table.path, table.numbers[row])
         values = tables.values(journal, table, row, range(first, len(cells)), scale)
         subject = cells[0].removesuffix(".0")
         if subject in ("", EVERYONE):
-            told = f"'{subject}' names nobody; the row is left out"
-            journal.problem("no annotator", where, told)
-        elif subject in found:
+            what = f"'{subject}' is not an annotator's id; the row is left out"
+            journal.problem("no annotator", where, what)
+        elif subject in by_subject:
             journal.drop("the annotator's second rating of the song", where)
         elif values is not None:
-            found[subject] = values
-    return found
+            by_subject[subject] = values
+    return by_subject
 
 
 def _seconds(name: str) -> float | None:

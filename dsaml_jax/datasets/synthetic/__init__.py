@@ -1,11 +1,11 @@
-"""Simulated songs and listeners: a data set that needs no download and whose truth is known."""
+"""A simulated data set: songs and listeners whose ground truth is known, with no download."""
 
 from dsaml_jax.datasets.synthetic.builder import (
     Synthetic,
     SyntheticConfig,
+    build,
     builder_config,
-    prepare,
 )
 from dsaml_jax.datasets.synthetic.settings import SyntheticSettings
 
-__all__ = ["Synthetic", "SyntheticConfig", "SyntheticSettings", "builder_config", "prepare"]
+__all__ = ["Synthetic", "SyntheticConfig", "SyntheticSettings", "build", "builder_config"]

@@ -1,4 +1,4 @@
-"""The embedded data set as a TFDS builder, without TensorFlow."""
+"""The TFDS builder of the simulated data set; needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dsaml_jax.errors import UserError
 
 @dataclasses.dataclass(eq=False)
 class SyntheticConfig(tfds.core.BuilderConfig):
-    """A TFDS config that carries settings; its name ends in their digest.
+    """A TFDS config that contains settings; its name ends in their digest.
 
-    TFDS prepares each config in a folder of its name, so different settings never share one.
+    TFDS prepares each config in a folder named after it, so different settings never share one.
     """
 
     settings: SyntheticSettings = dataclasses.field(default_factory=SyntheticSettings)
@@ -31,19 +31,19 @@ class SyntheticConfig(tfds.core.BuilderConfig):
 
 
 def builder_config(name: str = "default", **fields: Any) -> SyntheticConfig:
-    """A config of this name with some settings changed, e.g. `builder_config(train_songs=8)`."""
+    """Returns a config with some settings changed, e.g. `builder_config(train_songs=8)`."""
     known = [field.name for field in dataclasses.fields(SyntheticSettings)]
     for field in fields:
         if field not in known:
             raise UserError(
-                f"synthetic data: there is no setting {field!r}; the settings are "
+                f"data.builder: the synthetic data have no setting {field!r}; choose among "
                 f"{', '.join(known)}."
             )
     return SyntheticConfig(name=name, settings=SyntheticSettings(**fields))
 
 
 class Synthetic(tfds.core.GeneratorBasedBuilder):
-    """Simulated songs with the ratings of simulated listeners, in the project's schema."""
+    """Simulated songs with the ratings of simulated listeners, in the common schema."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar[list[SyntheticConfig]] = [builder_config()]
@@ -59,14 +59,16 @@ class Synthetic(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for song in songs(self.builder_config.settings, split):
+        config = self.builder_config
+        assert isinstance(config, SyntheticConfig)  # BUILDER_CONFIGS and `build` hold no other
+        for song in songs(config.settings, split):
             yield song.song_id, schema.encode(song)
 
 
-def prepare(data_dir: str | os.PathLike[str], config: SyntheticConfig) -> Synthetic:
-    """Renders the data set into `data_dir` unless it is there already.
+def build(data_dir: str | os.PathLike[str], config: SyntheticConfig) -> Synthetic:
+    """Renders the data set into `data_dir` unless it exists there already.
 
-    Progress bars are shown only where standard error is a terminal.
+    Progress bars are shown only if standard error is a terminal.
     """
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()

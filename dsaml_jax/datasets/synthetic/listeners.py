@@ -1,18 +1,18 @@
-"""Simulated annotators: how one listener hears a song's cues, and what their hand makes of it.
+"""Simulated annotators: how a listener perceives a song's cues, and how they rate it.
 
-What a listener perceives, for each dimension d (arousal, valence), in a song with cues z_c(t):
+In a song with cues z_c(t), a listener perceives for each dimension d (arousal, valence):
 
     x_d(t) = sum_c w_dc z_c(t)                   the listener's own weights of the cues
     dy_d/dt = (x_d(t - lag) - y_d(t)) / inertia  a reaction lag, then leaky integration
     p_d(t) = tanh(offset_d + gain_d y_d(t))      noise-free
 
-and what they rate, every half second:
+and rates every half second:
 
     r_d(t) = clip(p_d(t) + level error + drift_d(t), -1, 1)
 
-with one level error a rating and dimension, and a drift that is a stationary first-order
-autoregression, scaled with the listener's gain. Leaky integration and a lag of a few seconds are
-what fits continuous ratings (Schubert 2004); cues act linearly (Eerola, Friberg and Bresin 2013).
+with one level error per rating and dimension, and a drift that is a stationary first-order
+autoregression, scaled by the listener's gain. Leaky integration and a lag of a few seconds fit
+continuous ratings (Schubert 2004); cues act linearly (Eerola, Friberg and Bresin 2013).
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from dsaml_jax.datasets.schema import RATING_HZ
 from dsaml_jax.datasets.synthetic.music import CUE_HZ, CUES
 
 # Effect of one standard deviation of a cue, rows as `CUES`, columns (arousal, valence). Signs and
-# order of size: Gabrielsson and Lindström (2010), Eerola et al. (2013), Schubert (2004): arousal is
-# tempo, loudness, brightness and density; valence is mode, then tempo and register. Scaled so that
-# songs differ by a sd of 0.27 in arousal and 0.21 in valence, as DEAM's averaged labels do.
+# magnitudes follow Gabrielsson and Lindström (2010), Eerola et al. (2013) and Schubert (2004):
+# arousal depends on tempo, loudness, brightness and density; valence on mode, then tempo and
+# register. They are scaled so that the standard deviation over songs is 0.27 in arousal and 0.21 in
+# valence, as in DEAM's averaged labels.
 AVERAGE_WEIGHTS = {
     "tempo": (0.165, 0.105),
     "loudness": (0.18, 0.0),
@@ -40,14 +41,14 @@ AVERAGE_WEIGHTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Listener:
-    """One listener: what they carry from song to song.
+    """A listener: the parameters that stay the same from song to song.
 
     Attributes:
       weights: [6, 2] effect of a standard deviation of each cue on (arousal, valence).
-      offset: [2] where silence of all cues lies on the scale.
-      gain: [2] how widely the listener moves, 1 for the average one.
-      lag_s: reaction time in seconds.
-      inertia_s: time constant of the leaky integration in seconds.
+      offset: [2] position on the scale when all cues are 0.
+      gain: [2] width of the listener's responses, 1 for the average one.
+      lag_s: Reaction time in seconds.
+      inertia_s: Time constant of the leaky integration in seconds.
     """
 
     weights: np.ndarray
@@ -61,20 +62,22 @@ class Listener:
 class ListenerSpread:
     """How listeners differ, and how noisy they are. Pairs are (arousal, valence).
 
-    The defaults are fitted to real ratings; `tests/datasets/test_synthetic.py` states both side by side.
-    What real ratings without audio cannot tell is how much of a listener's repeatable deviation
-    from the others the cues explain. Noise is set by retests: about a third of the variance between
-    raters does not repeat (Schubert 2013). Cues are taken to explain the rest, as they explain most
-    of mean ratings (Eerola, Friberg and Bresin 2013); `weight_sd` makes the raters' total spread.
+    The defaults are fitted to real ratings; `tests/datasets/test_synthetic.py` compares both. Real
+    ratings without audio cannot show how much of a listener's repeatable deviation from the others
+    the cues explain. The noise level follows retests: about a third of the variance between raters
+    is not repeatable (Schubert 2013). The cues are assumed to explain the rest, as they explain
+    most of mean ratings (Eerola, Friberg and Bresin 2013); `weight_sd` gives the raters' total
+    spread.
 
     Attributes:
-      offset_sd: personal offsets; small, since the level of one song hardly foretells the next.
-      log_gain_sd: personal gains, log-normal with mean 1; large, since width of movement does.
-      weight_sd: personal deviation of each cue's weight from the average listener's.
-      lag_s, inertia_s: mean over listeners; each listener's is uniform within half of it.
-      level_error_sd: of one rating's constant error, new for every song.
-      drift_sd: stationary sd of a rating's drift for a listener of gain 1.
-      drift_time_s: its correlation time.
+      offset_sd: Personal offsets; small, because the level of one song hardly predicts the next.
+      log_gain_sd: Personal gains, log-normal with mean 1; large, because response widths persist.
+      weight_sd: Deviation of each cue's weight from the average listener's.
+      lag_s: Mean over listeners; each listener's is uniform within 50 % of it.
+      inertia_s: Mean over listeners; each listener's is uniform within 50 % of it.
+      level_error_sd: Constant error of one rating, drawn anew for every song.
+      drift_sd: Stationary standard deviation of a rating's drift for a listener of gain 1.
+      drift_time_s: Correlation time of the drift in seconds.
     """
 
     offset_sd: tuple[float, float] = (0.13, 0.09)
@@ -88,7 +91,7 @@ class ListenerSpread:
 
 
 def average_listener(spread: ListenerSpread) -> Listener:
-    """The listener with the mean of every parameter, who perceives the population curve."""
+    """Returns the listener with the mean of every parameter, who perceives the population curve."""
     return Listener(
         weights=np.array([AVERAGE_WEIGHTS[cue] for cue in CUES]),
         offset=np.zeros(2),
@@ -114,26 +117,26 @@ def draw_listener(rng: np.random.Generator, spread: ListenerSpread) -> Listener:
 def perceive(
     listener: Listener, cues: np.ndarray, ratings_start_s: float, ratings: int
 ) -> np.ndarray:
-    """What the listener perceives of a song, without noise (the equations above).
+    """Returns what the listener perceives of a song, without noise (the equations above).
 
     Args:
-      listener: who listens.
-      cues: [steps, 6] standardized cues at `CUE_HZ` from the start of the sound; before it, and
-        after the last step, they are held.
-      ratings_start_s: time of the first rating.
-      ratings: how many, `RATING_HZ` a second.
+      listener: The listener.
+      cues: [steps, 6] standardized cues at `CUE_HZ` from the start of the sound, held constant
+        before the first and after the last step.
+      ratings_start_s: Time of the first rating.
+      ratings: Number of ratings, `RATING_HZ` per second.
 
     Returns:
       [ratings, 2] float32 in (-1, 1).
     """
     fine_hz = 10.0
     fine_s = np.arange(0, ratings_start_s + ratings / RATING_HZ, 1 / fine_hz)
-    heard = cues @ listener.weights
+    response = cues @ listener.weights
     knots_s = np.arange(len(cues)) / CUE_HZ + listener.lag_s
     leak = 1 - np.exp(-1 / (fine_hz * listener.inertia_s))
     integrated = np.empty((len(fine_s), 2))
     for d in range(2):
-        delayed = np.interp(fine_s, knots_s, heard[:, d])
+        delayed = np.interp(fine_s, knots_s, response[:, d])
         integrated[:, d] = _autoregression(1 - leak, leak * delayed, start=delayed[0])
     perceived = np.tanh(listener.offset + listener.gain * integrated)
     times_s = ratings_start_s + np.arange(ratings) / RATING_HZ
@@ -145,7 +148,7 @@ def perceive(
 def rate(
     rng: np.random.Generator, listener: Listener, perceived: np.ndarray, spread: ListenerSpread
 ) -> np.ndarray:
-    """One noisy rating of what was perceived: [ratings, 2] float32 in [-1, 1]."""
+    """Returns one noisy rating of what was perceived: [ratings, 2] float32 in [-1, 1]."""
     level = rng.standard_normal(2) * spread.level_error_sd
     keep = np.exp(-1 / (RATING_HZ * spread.drift_time_s))
     shocks = rng.standard_normal((len(perceived), 2))
@@ -161,7 +164,7 @@ def rate(
 
 
 def _autoregression(keep: float, drive: np.ndarray, start: float) -> np.ndarray:
-    """y_0 = start, y_t = keep y_{t-1} + drive_t."""
+    """Computes y_0 = start, y_t = keep y_{t-1} + drive_t."""
     out = np.empty(len(drive))
     value = start
     for t, push in enumerate(drive.tolist()):

@@ -1,4 +1,4 @@
-"""The settings of the embedded data set: everything that its songs and ratings depend on."""
+"""The settings of the simulated data set, which determine its songs and ratings."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticSettings:
-    """Everything that the songs and ratings depend on.
+    """Settings that determine all songs and ratings.
 
     Attributes:
-      seed: of all that is random.
-      train_songs, validation_songs, test_songs: songs of each split; no song is in two.
-      train_annotators, validation_annotators, test_annotators: likewise.
-      minimum_songs: every annotator rates at least so many songs.
-      activity_exponent: an annotator rates minimum_songs * u^(-1 / exponent) songs of the split,
-        u uniform, and never more than there are: a Pareto law. 1.5 gives 11 to 15 ratings a song
-        (DEAM: about 10), half of the annotators below 8 songs and one or two with everything.
-      duration_s: length of every song in seconds.
-      ratings_start_s: time of the first rating; the ratings run to the end of the song.
-      sample_rate: of the sound, in Hz, 8000 or more.
-      spread: how listeners differ.
+      seed: Seed of all randomness.
+      train_songs: Number of training songs; splits share no songs.
+      validation_songs: Number of validation songs.
+      test_songs: Number of test songs.
+      train_annotators: Number of training annotators; splits share no annotators.
+      validation_annotators: Number of validation annotators.
+      test_annotators: Number of test annotators.
+      minimum_songs: Minimum number of songs that each annotator rates.
+      activity_exponent: An annotator rates minimum_songs * u^(-1 / exponent) songs of the split, u
+        uniform, capped at the number of songs: a Pareto law. With 1.5, songs have 11 to 15 ratings
+        (DEAM: about 10), half of the annotators rate fewer than 8 songs, and one or two rate all.
+      duration_s: Length of each song in seconds.
+      ratings_start_s: Time of the first rating; ratings continue to the end of the song.
+      sample_rate: Sample rate in Hz, at least 8000.
+      spread: How listeners differ.
     """
 
     seed: int = 0
@@ -49,16 +53,16 @@ class SyntheticSettings:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise UserError(f"synthetic data: seed is {self.seed}, but must be 0 or more.")
+            raise UserError(f"data.builder: seed is {self.seed}; expected 0 or more.")
         for name in ("minimum_songs", "activity_exponent"):
             if getattr(self, name) <= 0:
                 raise UserError(
-                    f"synthetic data: {name} is {getattr(self, name)}, but must be above 0."
+                    f"data.builder: {name} is {getattr(self, name)}; expected more than 0."
                 )
         if self.sample_rate < 8000:
             raise UserError(
-                f"synthetic data: sample_rate is {self.sample_rate}, but must be 8000 Hz or more "
-                "to hold the highest notes."
+                f"data.builder: sample_rate is {self.sample_rate} Hz; expected at least 8000 Hz, "
+                "so that the highest notes can be represented."
             )
         for split in SPLITS:
             songs, annotators = (
@@ -66,26 +70,26 @@ class SyntheticSettings:
             )
             if songs < self.minimum_songs:
                 raise UserError(
-                    f"synthetic data: {split}_songs is {songs}, but every annotator rates "
-                    f"minimum_songs = {self.minimum_songs}; raise the one or lower the other."
+                    f"data.builder: {split}_songs is {songs}, but each annotator rates "
+                    f"minimum_songs = {self.minimum_songs}; raise the former or lower the latter."
                 )
             if annotators < 1:
                 raise UserError(
-                    f"synthetic data: {split}_annotators is {annotators}, but must be 1 or more."
+                    f"data.builder: {split}_annotators is {annotators}; expected 1 or more."
                 )
         if self.ratings_start_s < 0 or self.ratings < 1:
             raise UserError(
-                f"synthetic data: ratings_start_s is {self.ratings_start_s}, but must be at least "
-                f"0 and half a second before the end, duration_s = {self.duration_s}."
+                f"data.builder: ratings_start_s is {self.ratings_start_s}; expected at least 0 and "
+                f"at most half a second less than duration_s = {self.duration_s}."
             )
 
     @property
     def ratings(self) -> int:
-        """Ratings in a curve: whole half seconds from the start of rating to the end."""
+        """Number of ratings in a curve: whole half seconds from the start of rating to the end."""
         return int(np.floor((self.duration_s - self.ratings_start_s) * schema.RATING_HZ + 1e-6))
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that differ where any field differs."""
+        """Eight hexadecimal digits that differ if any field differs."""
         fields = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(fields.encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""Draws simulated songs with their ratings: who rates what, and a random stream for each."""
+"""Simulation of songs and their ratings: who rates which song, each with its own random stream."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from dsaml_jax.datasets import schema
 from dsaml_jax.datasets.synthetic import listeners, music
 from dsaml_jax.datasets.synthetic.settings import SPLITS, SyntheticSettings
 
-_SONG, _ANNOTATOR, _RATING = range(3)  # what a random stream belongs to
+_SONG, _ANNOTATOR, _RATING = range(3)  # the owner of a random stream
 
 
 def songs(settings: SyntheticSettings, split: str) -> Iterator[schema.Song]:
     """Draws the songs of a split, each with all its ratings.
 
-    Every song, annotator and rating has a random stream of its own, named by split and index: a
-    song sounds the same, and an annotator hears it the same, however many others there are.
+    Each song, annotator and rating has its own random stream, identified by split and index:
+    neither a song's sound nor an annotator's rating of it depends on how many others there are.
     """
     annotators = draw_annotators(settings, split)
     rated_by = draw_assignment(settings, split)
     average = listeners.average_listener(settings.spread)
     for i in range(getattr(settings, f"{split}_songs")):
-        heard = (draw_cues(settings, split, i), settings.ratings_start_s, settings.ratings)
+        cues = draw_cues(settings, split, i)
+        heard = (cues, settings.ratings_start_s, settings.ratings)
         ratings = []
-        for j in np.flatnonzero(rated_by[:, i]):
+        for j in np.flatnonzero(rated_by[:, i]).tolist():
             name, listener = annotators[j]
             rng = _stream(settings, split, _RATING, i, j)
             perceived = listeners.perceive(listener, *heard)
@@ -38,7 +39,7 @@ def songs(settings: SyntheticSettings, split: str) -> Iterator[schema.Song]:
             ratings=tuple(ratings),
             waveform=music.render(
                 _stream(settings, split, _SONG, i, 1),
-                heard[0],
+                cues,
                 settings.duration_s,
                 settings.sample_rate,
             ),
@@ -48,7 +49,7 @@ def songs(settings: SyntheticSettings, split: str) -> Iterator[schema.Song]:
 
 
 def draw_cues(settings: SyntheticSettings, split: str, song: int) -> np.ndarray:
-    """[steps, 6]: the cues of a song of the split, from the start of its sound to the end."""
+    """Returns [steps, 6], the cues of a song from the start of its sound to the end."""
     steps = int(np.ceil(settings.duration_s * music.CUE_HZ)) + 1
     return music.cue_trajectories(_stream(settings, split, _SONG, song, 0), steps)
 
@@ -56,7 +57,7 @@ def draw_cues(settings: SyntheticSettings, split: str, song: int) -> np.ndarray:
 def draw_annotators(
     settings: SyntheticSettings, split: str
 ) -> list[tuple[str, listeners.Listener]]:
-    """The annotators of a split: (annotator id, listener)."""
+    """Returns the annotators of a split as (annotator id, listener)."""
     return [
         (
             f"{split}-annotator-{j:04d}",
@@ -67,7 +68,7 @@ def draw_annotators(
 
 
 def draw_assignment(settings: SyntheticSettings, split: str) -> np.ndarray:
-    """[annotators, songs] bool: who rates what."""
+    """Returns [annotators, songs] bool, who rates which song."""
     songs = getattr(settings, f"{split}_songs")
     annotators = getattr(settings, f"{split}_annotators")
     rated = np.zeros((annotators, songs), bool)
@@ -81,5 +82,5 @@ def draw_assignment(settings: SyntheticSettings, split: str) -> np.ndarray:
 
 
 def _stream(settings: SyntheticSettings, split: str, kind: int, *index: int) -> np.random.Generator:
-    key = (SPLITS.index(split), kind, *(int(i) for i in index))
+    key = (SPLITS.index(split), kind, *index)
     return np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=key))

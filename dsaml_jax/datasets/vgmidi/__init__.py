@@ -1,1 +1,1 @@
-"""VGMIDI: piano pieces from video games, rated by about 30 people each, a value a bar."""
+"""VGMIDI: piano pieces from video games, rated by about 30 people each, one value per bar."""

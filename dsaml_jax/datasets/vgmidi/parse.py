@@ -1,13 +1,13 @@
-"""VGMIDI's labeled part, read into pieces and ratings.
+"""The reader of VGMIDI's labeled part.
 
-Layout (Ferreira and Whitehead 2019), up to three folders below the root:
+Layout (Ferreira and Whitehead 2019), up to three levels below the root:
 
     annotations/vgmidi_raw_{1,2}.json      (in the repository: labeled/annotations/...)
-    midi/{name}.mid                        (beside annotations/)
+    midi/{name}.mid                        (next to annotations/)
 
-`annotations["piece0_1"]` is rater 1 on piece 0: one valence and one arousal a bar in [-1, 1], the
-rater's profile and free-text answers. Bars share the piece's `duration` equally, so their values
-are spread over it. Nobody has an id; see `raters`.
+`annotations["piece0_1"]` is rater 1 of piece 0: one valence and one arousal per bar in [-1, 1], the
+rater's profile and free-text answers. All bars of a piece have the same share of its `duration`.
+Raters have no ids; see `raters`.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _SCALE = (-1.0, 1.0)
 def read(
     root: str | Path, options: ReadOptions | None = None
 ) -> tuple[list[Song], report.Findings]:
-    """All pieces with usable ratings, ordered by id, and what was found.
+    """Reads all pieces with usable ratings, ordered by id, and the findings.
 
-    A piece is called by its set and its name, "1_piece0". It has its raters' ratings at two a
-    second, and last their mean as annotator "all"; its audio is the MIDI file, which
-    `dsaml_jax.audio.midi` renders. Annotations of pieces that do not exist are dropped and
-    counted. Of the answers only the raters' ids are kept, which are hashes.
+    A piece's id consists of its set and its name, "1_piece0". It has its raters' ratings at two per
+    second, followed by their mean as annotator "all"; its audio is the MIDI file, which
+    `dsaml_jax.audio.midi` renders. Annotations of pieces that do not exist are dropped and counted.
+    Of the answers only a hash is kept, as the rater's id.
 
     Raises:
-      UserError: the root is not VGMIDI's, a file is not the JSON that it should be, no piece has
-        both ratings and MIDI though audio is required; or, if strict, any problem.
+      UserError: The root is not VGMIDI's; a JSON file is invalid; no piece has both ratings and
+        MIDI although audio is required; or, if strict, any problem.
     """
     options = options or ReadOptions()
     root = layout.existing_root(root, NAME)
@@ -70,7 +70,7 @@ def read(
                     0.0,
                     midi.get(file),
                     duration_s=float(pieces[name]["duration"]),
-                    title=str(pieces[name].get("name", "")),
+                    texts={"title": str(pieces[name].get("name", ""))},
                 )
             )
     _count_pieces_each(journal, songs)
@@ -99,7 +99,7 @@ def _rated(
             )
         duration = durations[name]
         if key not in known:
-            journal.drop("the rater cannot be told from others", where)
+            journal.drop("the rater cannot be identified", where)
             continue
         if duration is None:
             journal.drop("the piece has no usable duration", where)
@@ -122,8 +122,8 @@ def _duration(journal: Journal, where: str, piece: dict[str, Any]) -> float | No
     duration = piece.get("duration")
     if isinstance(duration, int | float) and duration * RATING_HZ >= 1:
         return float(duration)
-    told = f"duration is {duration!r}; expected seconds; its annotations are left out"
-    journal.problem("no duration", where, told)
+    what = f"duration is {duration!r}, expected seconds; its annotations are left out"
+    journal.problem("no duration", where, what)
     return None
 
 
@@ -135,7 +135,10 @@ def _parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for name in ("pieces", "annotations"):
         part = content.get(name) if isinstance(content, dict) else None
         if not isinstance(part, dict) or not all(isinstance(v, dict) for v in part.values()):
-            raise UserError(f"{path} has no object '{name}' of objects; VGMIDI's files have one.")
+            raise UserError(
+                f"{path} has no object '{name}' of objects, as VGMIDI's files do; restore it from "
+                "the download."
+            )
     return content["pieces"], content["annotations"]
 
 

@@ -1,4 +1,4 @@
-"""Who rated in VGMIDI, where nobody has an id."""
+"""Identification of raters in VGMIDI, which has no rater ids."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dsaml_jax.datasets.schema import EVERYONE, Song
 
 PROFILE = ("age", "gender", "country", "musicianship")
 ANSWERS = ("ex1_arousal", "ex1_description", "ex1_valence", "ex2_arousal", "ex2_valence")
-"""What a rater wrote about two practice pieces; the same in all of a rater's annotations."""
+"""A rater's answers about two practice pieces; identical in all of the rater's annotations."""
 
-_USUAL_PIECES = 2  # pieces that every rater was given
+_USUAL_PIECES = 2  # pieces that each rater was given
 
 
 def identify(annotations: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The rater's id of each annotation whose rater can be told from others.
+    """Returns the rater's id of each annotation whose rater can be identified.
 
-    Two annotations are one person's where profile and answers agree in full. Where a person gave
-    no answers the profile alone must do; if more annotations share it than a rater was given
-    pieces, they are several people and none of them gets an id.
+    Two annotations are by the same person if profile and answers are identical. For people who gave
+    no answers the profile alone must identify them; if more annotations share it than a rater was
+    given pieces, they are by several people and none of them gets an id.
 
     Returns:
-      Annotation -> id, a hash of profile and answers from which neither can be read.
+      Annotation -> id, a hash of profile and answers that reveals neither.
     """
     keys = {name: _key(annotation) for name, annotation in annotations.items()}
     sizes = collections.Counter(keys.values())
@@ -37,7 +37,7 @@ def identify(annotations: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def pieces_each(songs: Iterable[Song]) -> collections.Counter[str]:
-    """Number of pieces by rater, the aggregate aside."""
+    """Counts the pieces of each rater, the aggregate excluded."""
     return collections.Counter(
         rating.annotator_id
         for song in songs
