@@ -13,6 +13,8 @@ test: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # A stamp per requirements file: set-up runs again only when the file changes.
 $(VENV)/.run: requirements.txt
