@@ -133,8 +133,8 @@ def test_a_checkpoint_is_studied(finished, prepared):
     assert (workdir / "study.md").read_text() == text
     assert (workdir / "figures" / "study.png").read_bytes().startswith(b"\x89PNG")
     cosines = {name: e["cosine"]["all"] for name, e in written["estimators"].items()}
-    for engine in ("reverse", "remat", "mixed"):
-        assert cosines.pop(f"exact, {engine}") == pytest.approx(1, abs=1e-6)
+    for name in ("reverse", "remat", "mixed"):
+        assert cosines.pop(f"exact, {name}") == pytest.approx(1, abs=1e-6)
     assert set(cosines) == {"first order", "truncated, 1 step"}
     assert all(cosine < 1 - 1e-9 for cosine in cosines.values())
     assert all(e["cost"]["temp_bytes"] > 0 for e in written["estimators"].values())
