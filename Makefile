@@ -23,7 +23,7 @@ $(VENV)/.run: requirements.txt
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 
-$(VENV)/.dev: $(wildcard requirements-*.txt) $(VENV)/.run
+$(VENV)/.dev: requirements-dev.txt requirements-merp.txt requirements-vgmidi.txt $(VENV)/.run
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 

@@ -56,7 +56,7 @@ RATED = st.dictionaries(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(RATED, st.integers(1, 2), st.integers(1, 6), st.integers(0, 99))
 def test_draws_are_of_one_annotator_and_disjoint(rated, support, query, seed):
     corpus = corpus_of(rated)
@@ -100,7 +100,7 @@ def test_a_batch_is_the_annotators_clips():
     np.testing.assert_allclose(batch.curve, np.full((1, SEGMENTS, 2), 0.51))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(RATED, st.integers(1, 2), st.integers(1, 4), st.integers(0, 9))
 def test_episodes_are_sound(rated, support, query, seed):
     corpus = corpus_of(rated)

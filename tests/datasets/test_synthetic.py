@@ -93,7 +93,7 @@ def test_density_adds_onsets():
     st.sampled_from([8_000, 16_000, 44_100]),
     st.lists(st.floats(-3.5, 3.5), min_size=6, max_size=6),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_cues_can_be_played(duration_s, sample_rate, levels):
     cues = constant_cues(duration_s, **dict(zip(music.CUES, levels, strict=True)))
     sound = music.render(np.random.default_rng(0), cues, duration_s, sample_rate)
