@@ -24,7 +24,7 @@ def curve_of(name: str, song: int) -> np.ndarray:
 
 
 def corpus_of(rated: dict[str, list[int]], songs: int = 9, min_songs: int = 1, seed: int = 0):
-    """A corpus in which each annotator has rated the songs listed; a curve tells who and what."""
+    """Builds a corpus from {annotator: songs}; each curve identifies its annotator and song."""
     rng = np.random.default_rng(seed)
     made = [
         Song(
