@@ -187,7 +187,7 @@ def vgmidi(root, content=None, folder="labeled"):
 
 
 def midi_bytes(seconds, note=60):
-    """Returns a MIDI file with one note of the given length (120 beats per minute, 480 ticks each)."""
+    """Returns a MIDI file with one note of the given length, at 120 beats per minute."""
     ticks = round(seconds * 960)
     length = bytes([0x80 | ticks >> 14, 0x80 | (ticks >> 7) & 0x7F, ticks & 0x7F])
     track = bytes([0, 0x90, note, 100]) + length + bytes([0x80, note, 0, 0, 0xFF, 0x2F, 0])

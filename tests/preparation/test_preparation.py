@@ -1,4 +1,4 @@
-"""A folder becomes songs with features; what cannot is reported, counted and, if strict, an error."""
+"""A folder becomes songs with features; faults are reported, counted and, if strict, errors."""
 
 import json
 import logging
