@@ -98,7 +98,7 @@ def test_pmemo_is_split_at_random_and_its_short_choruses_are_marked(tmp_path):
 
 def test_too_few_songs_with_sound_are_one_sentence(tmp_path):
     root = data_folders.pmemo(tmp_path / "pmemo")
-    with pytest.raises(UserError, match="2 songs have averaged ratings and sound"):
+    with pytest.raises(UserError, match="2 songs have averaged ratings and audio"):
         load_corpora(experiment("pmemo", root, tmp_path / "prepared"))
 
 
