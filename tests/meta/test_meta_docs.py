@@ -44,6 +44,6 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 import dsaml_jax.meta.diagnostics, dsaml_jax.model.objective
 names = {name.split(".")[1] for name in sys.modules if name.startswith("dsaml_jax.")}
-assert names == {"errors", "meta", "model"}, names
+assert names == {"constraints", "errors", "meta", "model"}, names
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,6 +1,7 @@
 """The meta-step broadcasts nothing by accident and moves nothing between host and device."""
 
 import jax
+import numpy as np
 
 from dsaml_jax.config.experiment import TaskConfig
 from dsaml_jax.training.devices import replicate, task_mesh
@@ -21,7 +22,8 @@ def test_no_implicit_rank_promotion_and_no_implicit_transfer():
     )
     arguments = replicate(
         (
-            device_runs.initial_of("float32", "second_order"),
+            # A copy: the step donates its state, and other tests share this one.
+            jax.tree.map(np.asarray, device_runs.initial_of("float32", "second_order")),
             device_runs.random_tables("float32"),
             jax.random.key(0),
         ),
