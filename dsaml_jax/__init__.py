@@ -1,6 +1,10 @@
 """DSAML in JAX: personalized dynamic music emotion recognition by meta-learning."""
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dsaml_jax.model import DSAML, DSAMLConfig
 
 __version__ = "0.1.0"
 

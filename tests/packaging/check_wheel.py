@@ -44,7 +44,10 @@ TINY_RUN = (
     "--config.data.builder.validation_annotators=8",
     "--config.data.builder.test_songs=16",
     "--config.data.builder.test_annotators=8",
+    "--config.model.layers=1",
     "--config.tasks.meta_batch=2",
+    "--config.inner.steps=1",
+    "--config.inner.estimator.name=first_order",
     "--config.population.steps=2",
     "--config.population.validate_every=1",
     "--config.meta.steps=2",
@@ -110,6 +113,7 @@ def install(requirement: str, folder: Path) -> Path:
 def run(folder: Path, *command: str | Path, fails: bool = False) -> str:
     """Runs a command in a folder, without the checkout on Python's path; returns its output."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles sooner
     result = subprocess.run(
         [str(part) for part in command],
         cwd=folder,
