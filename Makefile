@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/python launch.py --config=configs/demo.py --workdir=runs/demo
@@ -14,6 +14,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m mkdocs build --strict
+
 # A stamp per requirements file: set-up runs again only when the file changes.
 $(VENV)/.run: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +26,10 @@ $(VENV)/.run: requirements.txt
 
 $(VENV)/.dev: $(wildcard requirements-*.txt) $(VENV)/.run
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.docs: requirements-docs.txt $(VENV)/.run
+	$(BIN)/python -m pip install --quiet -r requirements-docs.txt
 	touch $@
 
 clean:
