@@ -28,7 +28,7 @@ def plan(problem: dict[str, int], repeats: int, adapter_clips: int) -> dict[str,
     step = [
         "benchmarks.meta_step",
         *sizes,
-        "--at_once=0",
+        "--tasks_per_device=0",
         "--normalization=clip",
         f"--repeats={repeats}",
     ]

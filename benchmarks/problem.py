@@ -19,7 +19,7 @@ class Problem:
     Attributes:
       dim, heads, layers: of the transformer.
       tasks: annotators a meta-step.
-      tasks_per_device: tasks that ours computes at once, 0 for all: 1 suits a CPU's caches, 0 a GPU.
+      tasks_per_device: tasks computed at once, 0 for all; 1 suits a CPU's caches, 0 a GPU.
       inner_steps: K, of SGD with rate `inner_rate`.
       shots, queries: songs of an annotator to adapt on, and to be tested on.
       estimator: of the meta-gradient, "first_order" or "second_order".

@@ -87,7 +87,7 @@ def main() -> None:
     )
     flags.add_argument("--estimator", default="first_order")
     flags.add_argument("--dtype", default="float32", choices=sorted(H200.flops))
-    flags.add_argument("--at_once", type=int, default=1)
+    flags.add_argument("--tasks_per_device", type=int, default=1)
     given = flags.parse_args()
     jax.config.update("jax_num_cpu_devices", DEVICES)
 

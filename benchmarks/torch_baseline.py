@@ -3,8 +3,8 @@
 Our own statement of the model, from the paper and the sizes of the release, as a PyTorch user
 would write it: modules of `torch.nn`, the two attention passes one after the other, distances by an
 embedding look-up, adapted weights through `torch.func.functional_call`. Tested against the
-release's golden numbers (`tests/benchmarks/test_torch_baseline.py`). Weights come and go under our names and
-axes. PyTorch is an optional dependency: `requirements-benchmarks.txt`.
+release's golden numbers (`tests/benchmarks/test_torch_baseline.py`). Weights come and go under our
+names and axes. PyTorch is an optional dependency: `requirements-benchmarks.txt`.
 """
 
 from __future__ import annotations

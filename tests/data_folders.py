@@ -10,7 +10,7 @@ DEAM_PER_RATER = "annotations per each rater/dynamic (per second annotations)"
 
 
 def audio(path, seconds):
-    """A quiet file of the given length; mp3, wav and so on by its name."""
+    """Writes quiet noise of the given length; the suffix determines the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).normal(0, 0.01, int(seconds * 8000))
     soundfile.write(path, noise, 8000)
@@ -18,7 +18,7 @@ def audio(path, seconds):
 
 
 def table(path, header, rows, joint=","):
-    """A CSV file."""
+    """Writes a CSV file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [header, *rows]
     text = "\n".join(joint.join(str(cell) for cell in line) for line in lines)
@@ -187,7 +187,7 @@ def vgmidi(root, content=None, folder="labeled"):
 
 
 def midi_bytes(seconds, note=60):
-    """A MIDI file that holds one note for the given time (120 beats a minute, 480 ticks each)."""
+    """Returns a MIDI file with one note of the given length, at 120 beats per minute."""
     ticks = round(seconds * 960)
     length = bytes([0x80 | ticks >> 14, 0x80 | (ticks >> 7) & 0x7F, ticks & 0x7F])
     track = bytes([0, 0x90, note, 100]) + length + bytes([0x80, note, 0, 0, 0xFF, 0x2F, 0])

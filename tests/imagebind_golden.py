@@ -33,7 +33,7 @@ def config() -> ImageBindConfig:
 
 
 def weights() -> dict[str, np.ndarray]:
-    """The audio part of the state dict."""
+    """Returns the audio part of the state dict."""
     return {name[3:]: array for name, array in arrays().items() if name.startswith("sd/")}
 
 

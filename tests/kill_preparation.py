@@ -44,7 +44,7 @@ def folder_of_noise(root: Path, songs: int, seconds: float) -> Path:
 
 
 def start(name: str, root: Path, folder: Path, *more: str) -> subprocess.Popen:
-    """The preparation as users start it, in a group of processes of its own."""
+    """Starts the preparation as users do, in a process group of its own."""
     command = [sys.executable, "launch.py", "--config=configs/deam_pdmer.py", "--mode=prepare"]
     command += [f"--config.data.name={name}", f"--config.data.root={root}", *more]
     command += [f"--config.data.prepared={folder}", f"--workdir={folder}/run"]
@@ -73,7 +73,7 @@ def kill_when(running: subprocess.Popen, moment: Callable[[], bool]) -> bool:
 
 
 def entries(folder: Path) -> dict[str, bytes]:
-    """The store: every entry's bytes, by kind and key."""
+    """Returns the bytes of every entry of the store, by kind and key."""
     store = folder / "features"
     return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*.npz")}
 

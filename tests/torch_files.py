@@ -38,7 +38,7 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """What a hostile pickle does: call MODULE.NAME on arguments while it is read."""
+    """A hostile pickle's call of MODULE.NAME on arguments while it is read."""
 
     module: str
     name: str
@@ -50,7 +50,7 @@ def name(module: str, attribute: str) -> bytes:
 
 
 def opcodes(value: Any, storages: dict[str, np.ndarray]) -> bytes:
-    """The pickle of `value`, protocol 2, without its first and last opcode."""
+    """Returns the pickle of `value`, protocol 2, without its first and last opcode."""
 
     def inner(entry: Any) -> bytes:
         return opcodes(entry, storages)

@@ -194,8 +194,8 @@ def to_text(result: dict[str, Any], work: ProgramCost) -> str:
     communicated = sum(each.bytes * each.times for each in work.collectives)
     lines = [
         f"{result['parameters']:,} parameters; {result['devices']} x {result['device_kind']}; "
-        f"meta-batch {result['meta_batch']}, {result['tasks_at_once_per_device']} tasks at once per "
-        f"device, {result['rounds']} round(s).",
+        f"meta-batch {result['meta_batch']}, {result['tasks_at_once_per_device']} tasks at once "
+        f"per device, {result['rounds']} round(s).",
         f"Peak memory per device: {si(result['peak_bytes_per_device'])}B, including temporaries "
         f"{si(result['temporary_bytes_per_device'])}B and songs {si(result['songs_bytes'])}B "
         f"({result['songs_assumed']} songs assumed).",
@@ -205,7 +205,7 @@ def to_text(result: dict[str, Any], work: ProgramCost) -> str:
     ]
     if work.unbounded_loops:
         lines.append(
-            f"{work.unbounded_loops} loop(s) of unknown length are counted once; the real cost is higher."
+            f"{work.unbounded_loops} loop(s) of unknown length are counted once: a lower bound."
         )
     memory = result.get("memory")
     if not memory:

@@ -162,8 +162,8 @@ def _summary(eval_set: EvalSet, methods: MethodCurves, results: Results) -> str:
         return counts
     return (
         f"{counts}, {len(eval_set.episodes.annotator)} episodes; the control rated the same songs "
-        f"in {eval_set.episodes.same_songs.sum()}; {methods.segments_without_other_raters} segments "
-        "without other raters"
+        f"in {eval_set.episodes.same_songs.sum()}; {methods.segments_without_other_raters} "
+        "segments without other raters"
     )
 
 

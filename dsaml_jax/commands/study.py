@@ -76,7 +76,7 @@ def study(experiment: Experiment, tables: Tables, weights: Weights, workdir: Pat
 
 
 def estimators(experiment: Experiment) -> dict[str, Estimator]:
-    """Returns the estimators to compare: exact by every engine, and the applicable approximations."""
+    """Returns the estimators to compare: exact by every engine, and those that approximate it."""
     inner = experiment.inner
     found: dict[str, Estimator] = {
         f"exact, {name}": Unrolled(engine=engine) for name, engine in ENGINES.items()

@@ -92,7 +92,7 @@ class Checkpoints:
         return self._first_readable(sorted(self._manager.all_steps(), reverse=True), template)
 
     def best(self, template: TrainState) -> Saved | None:
-        """Restores the best readable checkpoint, the latest among equals; None if none is validated."""
+        """Restores the best readable checkpoint, the latest among equals; None if there is none."""
         self.wait()  # metrics are not known before they are on disk
         steps = sorted(self._manager.all_steps())
         metrics = {step: self._manager.metrics(step) for step in steps}
@@ -154,7 +154,7 @@ def _selection(metrics: Mapping[str, float]) -> float:
 
 
 def _set_unreadable_metrics_aside(folder: Path) -> None:
-    """Sets aside checkpoints with damaged metrics, which the manager could not load at its start."""
+    """Sets aside checkpoints with damaged metrics, which the manager cannot load."""
     for path in folder.glob("*/metrics/metrics"):
         try:
             json.loads(path.read_text())

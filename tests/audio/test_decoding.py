@@ -1,4 +1,4 @@
-"""Sound from files of every kind; what cannot be used is told in one sentence."""
+"""Decoding of all file types; unusable files give one-sentence errors."""
 
 import numpy as np
 import pytest

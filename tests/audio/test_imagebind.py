@@ -1,4 +1,4 @@
-"""What ImageBind's input, tower and weights promise beyond the golden numbers."""
+"""Properties of ImageBind's input, tower and weights beyond the golden numbers."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The log-mel images: golden numbers of the release, and what they must do by construction."""
+"""The log-mel images: golden numbers of the release, and properties by construction."""
 
 import os
 from pathlib import Path

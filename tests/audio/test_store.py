@@ -1,4 +1,4 @@
-"""The feature store: entries are whole or absent, and found by what they were computed from."""
+"""The feature store: entries are complete or absent, and addressed by their inputs."""
 
 import os
 

@@ -25,6 +25,7 @@ from dsaml_jax.data.loading import load_corpora
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.methods import METHOD_ORDER
 from dsaml_jax.preparation.songs import prepared_songs
+from dsaml_jax.reports.tables import results_table
 from dsaml_jax.training.stage_log import StageLog
 from dsaml_jax.training.stages import initial_meta_state, restore
 from dsaml_jax.training.stages import train as train_stages
@@ -103,7 +104,7 @@ def test_workdir_tells_what_was_run(finished):
     for name in ("listeners", "learning_population", "learning_meta", "inner_loop"):
         assert (workdir / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert list((workdir / "tensorboard").glob("events.*"))
-    assert results.to_markdown(METHOD_ORDER) in (workdir / "results.md").read_text()
+    assert results_table(results, METHOD_ORDER) in (workdir / "results.md").read_text()
 
 
 def test_evaluation_again_gives_the_same_results(finished, prepared):
@@ -288,7 +289,7 @@ def test_a_skipped_meta_step_moves_nothing_and_another_only_as_it_should(prepare
 def test_support_that_leaves_nothing_to_test_is_refused(tmp_path, prepared):
     greedy = experiment(prepared, **{"tasks.support": 3})
     workdir = open_workdir(tmp_path / "run", greedy, fresh=True)
-    with pytest.raises(UserError, match=r"tasks\.support = 3"):
+    with pytest.raises(UserError, match=r"tasks\.support is 3"):
         train(greedy, workdir)
 
 

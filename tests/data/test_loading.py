@@ -1,4 +1,4 @@
-"""From a data set's folder to corpora: one path for every name, with what is lost along it."""
+"""Loading: from the folder of any data set to corpora, and what is left out on the way."""
 
 import logging
 
@@ -98,12 +98,12 @@ def test_pmemo_is_split_at_random_and_its_short_choruses_are_marked(tmp_path):
 
 def test_too_few_songs_with_sound_are_one_sentence(tmp_path):
     root = data_folders.pmemo(tmp_path / "pmemo")
-    with pytest.raises(UserError, match="2 songs have averaged ratings and sound"):
+    with pytest.raises(UserError, match="2 songs have averaged ratings and audio"):
         load_corpora(experiment("pmemo", root, tmp_path / "prepared"))
 
 
 def test_people_of_the_makers_test_songs_leave_training(tmp_path):
-    """DEAM's two annotators of both splits: their training ratings are counted, not used."""
+    """As for DEAM's two annotators of both splits: their training ratings are counted, not used."""
     chosen = experiment(
         "deam", tmp_path, tmp_path, **{"data.labels": "personal", "tasks.meta_batch": 2}
     )

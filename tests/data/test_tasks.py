@@ -24,7 +24,7 @@ def curve_of(name: str, song: int) -> np.ndarray:
 
 
 def corpus_of(rated: dict[str, list[int]], songs: int = 9, min_songs: int = 1, seed: int = 0):
-    """A corpus in which each annotator has rated the songs listed; a curve tells who and what."""
+    """Builds a corpus from {annotator: songs}; each curve identifies its annotator and song."""
     rng = np.random.default_rng(seed)
     made = [
         Song(
@@ -56,7 +56,7 @@ RATED = st.dictionaries(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(RATED, st.integers(1, 2), st.integers(1, 6), st.integers(0, 99))
 def test_draws_are_of_one_annotator_and_disjoint(rated, support, query, seed):
     corpus = corpus_of(rated)
@@ -100,7 +100,7 @@ def test_a_batch_is_the_annotators_clips():
     np.testing.assert_allclose(batch.curve, np.full((1, SEGMENTS, 2), 0.51))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(RATED, st.integers(1, 2), st.integers(1, 4), st.integers(0, 9))
 def test_episodes_are_sound(rated, support, query, seed):
     corpus = corpus_of(rated)

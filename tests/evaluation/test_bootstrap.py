@@ -12,7 +12,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def interval(values, seed, **options):
-    """The interval of a single column [A]."""
+    """Computes the interval of a single column [A]."""
     return bootstrap.bootstrap_columns(values[:, None], seed, **options)[0]
 
 

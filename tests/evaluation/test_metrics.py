@@ -21,7 +21,7 @@ def no_numerical_warnings():
 
 
 def of_pair(prediction, target):
-    """The metrics of one sequence [L] used for both dimensions, as plain floats."""
+    """Computes the metrics of one sequence [L] used for both dimensions, as plain floats."""
     stack = [np.stack([curve, curve], axis=-1)[None] for curve in (prediction, target)]
     values = metrics.sequence_metrics(*stack, np.ones((1, len(prediction)), bool))
     return {name: array[0, 0] for name, array in values.items()}

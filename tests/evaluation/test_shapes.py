@@ -19,7 +19,7 @@ PUBLIC = [
 
 
 def checked(name):
-    """The function with its annotations, which exist only for type checkers, enforced."""
+    """Returns a function with its annotations, which normally only type checkers see, enforced."""
     original = getattr(metrics, name)
     function = types.FunctionType(
         original.__code__,

@@ -17,7 +17,7 @@ def plans(draw):
 
 
 def spliced_by_hand(length, window, hop):
-    """The method in words, as a list of (start, position): first window whole, then last hops."""
+    """Splices step by step: a list of (start, position), the first window whole, then last hops."""
     size = min(window, length)
     chosen = [(0, position) for position in range(size)]
     start = 0
@@ -50,7 +50,7 @@ def test_the_end_that_no_hop_reaches_comes_from_the_window_that_ends_with_the_so
 
 
 def released_by_hand(length, window, hop):
-    """The segment whose value the release puts at each place: windows 1 + kh, then the rest."""
+    """Lists the segment that the release reads for each place: windows 1 + kh, then the rest."""
     size = min(window, length)
     read = list(range(size))
     if hop > 1:
@@ -76,7 +76,7 @@ def test_the_releases_plan_of_the_golden_song():
 
 
 def predict(model, log_mel, window, hops, batch):
-    """The curve of one song by a model of windows [W, S, ...]."""
+    """Predicts the curve of one song with a model of windows [W, S, ...]."""
     plan = splicing.song_windows(len(log_mel), window, hops)
     segments = plan.starts[:, None] + np.arange(min(window, len(log_mel)))
     curves = map_windows(lambda rows: model(log_mel[segments[rows]]), len(plan.starts), batch)

@@ -37,7 +37,7 @@ def double_precision():
         yield
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10_000), st.sampled_from([1, 3, 8]))
 def test_maml_on_quadratics_has_its_closed_form(seed, steps):
     task = Quadratic.random(seed)

@@ -1,4 +1,4 @@
-"""What is wrong with a data set is named with its file and row and counted; strict, it is fatal."""
+"""Faults of a data set are reported with file and row and counted; they are errors if strict."""
 
 import os
 import shutil

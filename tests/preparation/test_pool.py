@@ -1,4 +1,4 @@
-"""Jobs over processes: in order, and a process that dies is told in a sentence."""
+"""Jobs run over processes in order; a process that dies gives a one-sentence error."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A folder becomes songs with features; what cannot is told, counted and, if strict, fatal."""
+"""A folder becomes songs with features; faults are reported, counted and, if strict, errors."""
 
 import json
 import logging
@@ -49,7 +49,7 @@ def by_id(prepared, song_id):
 
 @pytest.fixture(scope="module")
 def deam(tmp_path_factory):
-    """The root, the folder of prepared data, and what came of it."""
+    """Returns the root, the folder of prepared data, and the prepared data set."""
     root = data_folders.deam(tmp_path_factory.mktemp("deam"))
     folder = tmp_path_factory.mktemp("prepared")
     return root, folder, preparation_of(experiment("deam", root, folder))

@@ -1,4 +1,4 @@
-"""Figures: written as PNGs of README size, from whatever an experiment has."""
+"""Figures: PNGs of README size, drawn from whatever an experiment has."""
 
 import warnings
 
@@ -20,7 +20,7 @@ def no_warnings():
 
 
 def check(path):
-    """A PNG 1000 pixels wide, under 200 KB; its pixels [H, W, 3]."""
+    """Checks for a PNG 1000 pixels wide and under 200 KB; returns its pixels [H, W, 3]."""
     assert path.stat().st_size < 200_000
     pixels = imread(path, format="png")[..., :3]
     assert pixels.shape[1] == 1000
@@ -28,7 +28,7 @@ def check(path):
 
 
 def shows(pixels, color):
-    """Whether the image holds that very color."""
+    """Whether any pixel has exactly this color."""
     wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return bool((np.abs(pixels - wanted).max(axis=-1) < 2 / 255).any())
 

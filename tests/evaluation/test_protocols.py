@@ -35,7 +35,7 @@ def curve(rng, length):
 
 
 def songs_and_features(image=(3, 2)):
-    """Four songs of different lengths, rated by three people for as long or less."""
+    """Makes four songs of different lengths, rated by three annotators for as long or less."""
     rng = np.random.default_rng(0)
     songs, features = [], []
     for i, length in enumerate(LENGTHS):
@@ -182,7 +182,7 @@ def test_consensus_is_the_mean_of_the_others():
 
 @pytest.fixture(scope="module")
 def small():
-    """A tiny experiment with random weights of its model, and a corpus of long songs."""
+    """A tiny experiment, random weights for its model, and a corpus of long songs."""
     config = tiny.get_config()
     config.evaluation.whole_songs = True
     config.evaluation.hops = HOPS
