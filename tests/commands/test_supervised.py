@@ -18,6 +18,7 @@ from tests import tiny
 def experiment(folder, **changes):
     config = tiny.get_config()
     config.data.prepared = str(folder)
+    config.diagnostics.every = 0
     config.update_from_flattened_dict(changes)
     return experiment_from_config(config.to_dict())
 

@@ -149,7 +149,7 @@ def test_a_checkpoint_is_studied(finished, prepared):
 
 def test_a_stopped_run_goes_on_to_the_same_weights(finished, prepared, tmp_path, monkeypatch):
     """Stopped in the second stage after step 2, and started again: as if never stopped."""
-    whole = experiment(prepared)
+    whole = experiment(prepared, **{"diagnostics.every": 0})
     workdir = open_workdir(tmp_path / "run", whole, fresh=True)
     write, seen = StageLog.scalars, []
 
@@ -160,10 +160,11 @@ def test_a_stopped_run_goes_on_to_the_same_weights(finished, prepared, tmp_path,
         write(log, kind, step, values)
 
     monkeypatch.setattr(StageLog, "scalars", stop_at_the_third)
+    corpora = load_corpora(whole)
     with pytest.raises(KeyboardInterrupt):
-        train(whole, workdir)
+        train_stages(whole, corpora, workdir)
     monkeypatch.setattr(StageLog, "scalars", write)
-    train(whole, workdir)
+    train_stages(whole, corpora, workdir)
     theirs, ours = restore(whole, finished[0]), restore(whole, workdir)
     jax.tree.map(
         np.testing.assert_array_equal,

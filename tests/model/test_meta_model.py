@@ -87,10 +87,10 @@ def difference(x, y) -> float:
     ("normalization", "engine", "chunk", "reference"),
     [
         ("clip", "remat", 0, "clip"),
-        ("clip", "mixed", 2, "clip"),
-        ("batch", "mixed", 2, "batch"),
+        ("clip", "mixed", 2, "clip"),  # the second chunk is incomplete
+        ("batch", "mixed", 3, "batch"),
         # In training, running statistics are only tracked: values are those of "batch".
-        ("running", "mixed", 2, "batch"),
+        ("running", "mixed", 3, "batch"),
     ],
 )
 def test_engines_agree(normalization, engine, chunk, reference):

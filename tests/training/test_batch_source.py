@@ -72,7 +72,11 @@ def logged(tmp_path_factory):
     for how, changes in {
         "on the device": {},
         "streamed": {"data.on_device": False},
-        "streamed, in twos": {"data.on_device": False, "tasks.steps_per_call": 2},
+        "streamed, in twos": {
+            "data.on_device": False,
+            "tasks.steps_per_call": 2,
+            "diagnostics.every": 0,
+        },
     }.items():
         with config.unlocked():
             changed = config.copy_and_resolve_references()
