@@ -1,7 +1,7 @@
-"""Settings of the whole suite.
+"""Settings for the whole test suite.
 
-Compilation is most of its time: the compiled programs are kept, and LLVM optimizes less. Both must
-be set before JAX starts; neither changes what is computed.
+Most of the suite's time is compilation, so compiled programs are cached and LLVM optimizes less.
+Both must be set before JAX starts; neither changes what is computed.
 """
 
 import importlib.metadata
@@ -16,8 +16,8 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0" + FASTER
 
 import jax  # noqa: E402
 
-# librosa compiles functions where it is imported, into a cache that processes which start at the
-# same moment can leave in a state that crashes (numba issue 10128): fill it before the workers do.
+# librosa compiles functions on import, into a cache that processes starting at the same moment can
+# corrupt (numba issue 10128): fill it before the workers start.
 import librosa.core.pitch  # noqa: E402
 import librosa.util.utils  # noqa: E402, F401
 from hypothesis import HealthCheck, settings  # noqa: E402
@@ -27,6 +27,6 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
-# How long an example takes says how busy the machine is, and what was compiled before.
+# The time of an example depends on the machine's load and on what has been compiled already.
 settings.register_profile("dsaml_jax", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dsaml_jax")
