@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
+from dsaml_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +55,6 @@ def deviation(curve: np.ndarray, span: int) -> np.ndarray:
 def apply(songs: Sequence[Song], rules: RatingFilter) -> tuple[list[Song], FilterCounts]:
     """Returns the songs with the ratings that pass, and counts of what was removed.
 
-    The aggregate ("all") always passes. Annotators are counted over the given songs only, so pass
-    the songs of one split to filter that split.
-
     The aggregate ("all") always passes. Annotators are counted over the songs given, so a split
     is filtered by giving its songs alone.
     """
@@ -77,6 +75,29 @@ def apply(songs: Sequence[Song], rules: RatingFilter) -> tuple[list[Song], Filte
         rare=_ratings(lively) - _ratings(busy),
         annotators=len(_annotators(songs) - _annotators(kept)),
         songs=rated - len(kept),
+    )
+
+
+def require_ratings(
+    rules: RatingFilter, removed: Sequence[FilterCounts], kept: Sequence[Song], what: str
+) -> None:
+    """Raises UserError, naming the filters, if they left no rating, or none of a person.
+
+    Args:
+      rules: The filters that were applied.
+      removed: What they removed from each split.
+      kept: The songs that are left.
+      what: The data set's folder, for the message.
+    """
+    flat = sum(counts.flat for counts in removed)
+    rare = sum(counts.rare for counts in removed)
+    if _annotators(kept) - {EVERYONE} or (any(song.ratings for song in kept) and not flat + rare):
+        return
+    raise UserError(
+        f"{what}: no annotator's rating passes data.filters: {flat} ratings change by less than "
+        f"data.filters.least_deviation={rules.least_deviation:g}, and {rare} are by annotators "
+        f"with data.filters.more_songs_than={rules.more_songs_than} songs or fewer; lower the "
+        "field that removes them, 0 disables it."
     )
 
 
