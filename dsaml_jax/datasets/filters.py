@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -78,26 +78,21 @@ def apply(songs: Sequence[Song], rules: RatingFilter) -> tuple[list[Song], Filte
     )
 
 
-def require_ratings(
-    rules: RatingFilter, removed: Sequence[FilterCounts], kept: Sequence[Song], what: str
-) -> None:
-    """Raises UserError, naming the filters, if they left no rating, or none of a person.
+def nothing_passes(rules: RatingFilter, removed: Iterable[FilterCounts], where: str) -> UserError:
+    """Returns the error to raise if no annotator's rating is left; it names each filter.
 
     Args:
       rules: The filters that were applied.
       removed: What they removed from each split.
-      kept: The songs that are left.
-      what: The data set's folder, for the message.
+      where: The data set, for the message.
     """
-    flat = sum(counts.flat for counts in removed)
-    rare = sum(counts.rare for counts in removed)
-    if _annotators(kept) - {EVERYONE} or (any(song.ratings for song in kept) and not flat + rare):
-        return
-    raise UserError(
-        f"{what}: no annotator's rating passes data.filters: {flat} ratings change by less than "
-        f"data.filters.least_deviation={rules.least_deviation:g}, and {rare} are by annotators "
-        f"with data.filters.more_songs_than={rules.more_songs_than} songs or fewer; lower the "
-        "field that removes them, 0 disables it."
+    counts = list(removed)
+    return UserError(
+        f"{where}: no annotator's rating passes data.filters: {sum(c.flat for c in counts)} change "
+        f"by less than data.filters.least_deviation={rules.least_deviation:g}, and "
+        f"{sum(c.rare for c in counts)} are by annotators who rated "
+        f"data.filters.more_songs_than={rules.more_songs_than} songs or fewer; lower the field "
+        "that removes them, 0 disables it."
     )
 
 

@@ -115,10 +115,9 @@ def prepared_songs(data: DataConfig, audio: AudioConfig) -> Prepared:
             journal.drop("it hardly changes", f"split {name}", filtered[name].flat)
             journal.drop("its annotator rated too few songs", f"split {name}", filtered[name].rare)
         splits[name] = tuple(rated)
-    kept_songs = [song for split in splits.values() for song in split]
-    kept = {song.song_id for song in kept_songs}
-    if not kept or data.labels == "personal":
-        filters.require_ratings(data.filters, list(filtered.values()), kept_songs, root)
+    kept = {song.song_id for split in splits.values() for song in split}
+    if not kept:
+        raise filters.nothing_passes(data.filters, list(filtered.values()), root)
     return Prepared(
         splits=splits,
         features=StoredFeatures({name: job for name, job in jobs.items() if name in kept}),
