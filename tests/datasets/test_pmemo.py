@@ -121,7 +121,7 @@ def test_the_static_rating_is_optional(tmp_path):
 )
 def test_unknown_header_forms_are_rejected(tmp_path, header):
     root = data_folders.pmemo_2018(tmp_path, header)
-    with pytest.raises(UserError, match=r"7-A\.csv has the columns .*an unknown form"):
+    with pytest.raises(UserError, match=r"7-A\.csv: has the columns .*an unknown form"):
         parse.read(root)
 
 
