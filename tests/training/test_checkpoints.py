@@ -85,7 +85,7 @@ def test_one_wrong_byte_anywhere_is_never_read_silently(saved, tmp_path, caplog)
             assert (last == 2) == ("3.damaged" in names(copy))
             set_aside += last == 2
             shutil.rmtree(copy)
-    assert 0 < set_aside and caplog.text.count("3 is damaged") == set_aside
+    assert set_aside > 0 and caplog.text.count("3 is damaged") == set_aside
 
 
 def test_wrong_values_that_the_format_does_not_notice_are(folder, monkeypatch, caplog):
