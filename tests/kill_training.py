@@ -1,13 +1,14 @@
-"""Kills a training run at random moments, restarts it, and compares the weights bit for bit.
+"""Kills a training run at random moments, starts it again, and compares the weights bit for bit.
 
     python -m tests.kill_training                              20 rounds of tests/killed.py
     python -m tests.kill_training --config=configs/demo.py --rounds=3
 
-A round is a run in its own workdir, stopped up to `--kills` times by SIGKILL or SIGTERM, at times
-drawn uniformly from the duration of the uninterrupted run, and then run to its end. Every stage's
-last and best checkpoint (weights, outer state, rates, counters), the results and the log must equal
-those of the uninterrupted run. Exits with an error if they differ, if a run fails, or if a run
-reports a damaged checkpoint.
+A round is a run in its own workdir, stopped up to `--kills` times and then run to its end: by
+SIGKILL or SIGTERM at times drawn uniformly from the duration of the uninterrupted run, or by SIGKILL
+at the n-th renaming or deletion of a checkpoint's file, with n drawn uniformly from all of them.
+Every stage's last and best checkpoint (weights, outer state, rates, counters), the results and the
+log must equal those of the uninterrupted run. Exits with an error if they differ, if a run fails, or
+if a run reports a damaged checkpoint.
 """
 
 from __future__ import annotations
@@ -31,10 +32,41 @@ import orbax.checkpoint as ocp
 ROOT = Path(__file__).parent.parent
 RUN_AGAIN = 75
 
+DIE_AT = """
+import os, re, signal, sys
+from dsaml_jax import cli
+at, file = int(sys.argv.pop(1)), sys.argv.pop(1)
+count = 0
+def wrapped(function):
+    def call(path, *rest, dir_fd=None, **named):
+        global count
+        folder = os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd is not None else ""
+        whole = os.path.join(folder, os.fspath(path))
+        if re.search(r"/checkpoints/\\w+/(\\.deleted|\\d+(/|$))", whole):
+            count += 1
+            with open(file, "w") as counted:
+                counted.write(str(count))
+            if count == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        if dir_fd is not None:
+            named["dir_fd"] = dir_fd
+        return function(path, *rest, **named)
+    return call
+for name in ("unlink", "remove", "rmdir", "rename"):
+    setattr(os, name, wrapped(getattr(os, name)))
+cli.main()
+"""
+"""The command line, killed at the n-th removal or renaming of a checkpoint's file; 0 for never."""
 
-def start(config: str, workdir: Path, prepared: Path, cache: Path) -> subprocess.Popen:
-    """Starts training as users do."""
-    command = [sys.executable, "launch.py", f"--config={config}", f"--workdir={workdir}"]
+
+def start(
+    config: str, workdir: Path, prepared: Path, cache: Path, die_at: int | None = None
+) -> subprocess.Popen:
+    """Starts training as users do; `die_at` kills it there and counts removals in `removals.txt`."""
+    program = ["launch.py"]
+    if die_at is not None:
+        program = ["-c", DIE_AT, str(die_at), str(prepared.with_name("removals.txt"))]
+    command = [sys.executable, *program, f"--config={config}", f"--workdir={workdir}"]
     command += [f"--config.data.prepared={prepared}", f"--compile_cache={cache}"]
     return subprocess.Popen(
         command,
@@ -47,42 +79,54 @@ def start(config: str, workdir: Path, prepared: Path, cache: Path) -> subprocess
 
 
 def stop(running: subprocess.Popen, number: signal.Signals, after_s: float) -> str:
-    """Sends the signal after a time; returns a description, "" if the run ended first.
+    """Sends the signal after a time; tells of it, "" where the run had ended before.
 
     Raises:
-      RuntimeError: the run ended with an unexpected exit code or error.
+      RuntimeError: the run ended otherwise than it should.
     """
     try:
         error = running.communicate(timeout=after_s)[1]
-        expected, description = {0}, ""
+        expected, stops = {0}, ""
     except subprocess.TimeoutExpired:
         running.send_signal(number)
         error = running.communicate()[1]
         # -number if the signal came before the program had a handler; 0 if all was done.
         expected = {-number, 0} if number == signal.SIGKILL else {RUN_AGAIN, -number, 0}
-        description = f"{number.name[3:]} at {after_s:.1f} s: {running.returncode}"
+        stops = f"{number.name[3:]} at {after_s:.1f} s: {running.returncode}"
     if running.returncode not in expected or "Traceback" in error or "damaged" in error:
-        raise RuntimeError(f"exit {running.returncode}, {description or 'not stopped'}: {error}")
-    return description
+        raise RuntimeError(f"exit {running.returncode}, {stops or 'not stopped'}: {error}")
+    return stops
+
+
+def end(running: subprocess.Popen, die_at: int) -> str:
+    """Waits for a run that is killed at a removal; tells of it, "" if it ended before.
+
+    Raises:
+      RuntimeError: the run ended otherwise than it should.
+    """
+    error = running.communicate()[1]
+    if running.returncode not in {0, -signal.SIGKILL} or "Traceback" in error or "damaged" in error:
+        raise RuntimeError(f"exit {running.returncode}, removal {die_at}: {error}")
+    return f"KILL at removal {die_at}" if running.returncode else ""
 
 
 def digest(workdir: Path) -> dict[str, str]:
-    """Returns hashes of each stage's last and best checkpoint, of the results and of the log."""
-    hashes = {}
+    """Hashes of each stage's last and best checkpoint, of the results and of the log."""
+    found = {}
     for stage in sorted((workdir / "checkpoints").iterdir()):
         steps = sorted((path for path in stage.iterdir()), key=lambda path: int(path.name))
         validated = [path for path in steps if (path / "metrics").exists()]
         best = max(validated, key=lambda path: (_selection(path), int(path.name)))
-        hashes[f"{stage.name}, last"] = _state_hash(steps[-1])
-        hashes[f"{stage.name}, best"] = _state_hash(best)
-    hashes["results.json"] = hashlib.sha256((workdir / "results.json").read_bytes()).hexdigest()
+        found[f"{stage.name}, last"] = _state_hash(steps[-1])
+        found[f"{stage.name}, best"] = _state_hash(best)
+    found["results.json"] = hashlib.sha256((workdir / "results.json").read_bytes()).hexdigest()
     merged: dict = {}
     for line in (workdir / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)  # if a step ran twice, the later row wins
+        row = json.loads(line)  # of a step that was run twice the later
         merged.setdefault(f"{row['stage']} {row['step']}", {}).update(row)
     log = json.dumps(merged, sort_keys=True)
-    hashes["metrics.jsonl"] = hashlib.sha256(log.encode()).hexdigest()
-    return hashes
+    found["metrics.jsonl"] = hashlib.sha256(log.encode()).hexdigest()
+    return found
 
 
 def _selection(checkpoint: Path) -> float:
@@ -102,34 +146,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="tests/killed.py")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--kills", type=int, default=3, help="maximum per round")
+    parser.add_argument("--kills", type=int, default=3, help="of each round, at most")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rng = random.Random(options.seed)
+    chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
 
-        def run(name: str) -> subprocess.Popen:
-            return start(options.config, work / name, work / "prepared", work / "compiled")
+        def run(name: str, die_at: int | None = None) -> subprocess.Popen:
+            return start(options.config, work / name, work / "prepared", work / "compiled", die_at)
 
-        # The second run is timed: like the killed runs, it has the data and compiled programs.
-        for name in ("first", "whole"):
-            began = time.monotonic()
-            stop(run(name), signal.SIGTERM, 1e6)
-            took = time.monotonic() - began
+        end(run("first", 0), 0)
+        removals = int((work / "removals.txt").read_text())
+        began = time.monotonic()
+        stop(run("whole"), signal.SIGTERM, 1e6)  # finds data and programs, as the killed do
+        took = time.monotonic() - began
         whole = digest(work / "whole")
         if digest(work / "first") != whole:
             sys.exit("two uninterrupted runs differ: nothing can be compared")
-        print(f"uninterrupted: {took:.1f} s; compared: {'; '.join(whole)}\n")
+        print(f"uninterrupted: {took:.1f} s, {removals} removals; compared: {'; '.join(whole)}\n")
         print("| round | signal, moment, exit code | equal |\n|---|---|---|")
         for number in range(1, options.rounds + 1):
             stops = []
-            for _ in range(rng.randint(1, options.kills)):
-                drawn = rng.choice((signal.SIGKILL, signal.SIGTERM)), rng.uniform(0, took)
-                stops.append(stop(run(f"killed{number}"), *drawn) or "ended before")
+            for _ in range(chance.randint(1, options.kills)):
+                name = f"killed{number}"
+                how = chance.choice((signal.SIGKILL, signal.SIGTERM, None))
+                if how is None:
+                    at = chance.randint(1, removals)
+                    stops.append(end(run(name, at), at) or "ended before")
+                else:
+                    stops.append(stop(run(name), how, chance.uniform(0, took)) or "ended before")
             stop(run(f"killed{number}"), signal.SIGTERM, 1e6)
-            hashes = digest(work / f"killed{number}")
-            differ = [name for name in whole if hashes[name] != whole[name]]
+            found = digest(work / f"killed{number}")
+            differ = [name for name in whole if found[name] != whole[name]]
             print(f"| {number} | {'; '.join(stops)} | {'no' if differ else 'yes'} |", flush=True)
             if differ:
                 sys.exit(f"these differ: {'; '.join(differ)}")
