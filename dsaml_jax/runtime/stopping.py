@@ -116,9 +116,9 @@ class Stopper:
         """
         if self._client is None:
             return
-        traceback.print_exception(error)
         if _may_be_a_lost_process(error):
-            time.sleep(self._heartbeat_timeout + 5.0)
+            time.sleep(self._heartbeat_timeout + 5.0)  # the watching thread ends the program
+        traceback.print_exception(error)
         self.end(1, f"failed ({type(error).__name__}; its log has the traceback).")
 
     def signaled(self, name: str) -> None:
