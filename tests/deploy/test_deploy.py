@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -60,6 +61,8 @@ def test_the_jobset_fails_on_1_only():
     assert [(r["action"], r["onJobFailureReasons"]) for r in policy["rules"]] == [
         ("FailJobSet", ["PodFailurePolicy"])
     ]
+    # JobSet's webhook, not its schema, says how a rule may be named.
+    assert all(re.fullmatch(r"[A-Za-z]([\w,:]*\w)?", r["name"]) for r in policy["rules"])
     mounted = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
     assert set(mounted) == {each["name"] for each in job["template"]["spec"]["volumes"]}
     assert mounted["shm"] == "/dev/shm" and set(container["resources"]["requests"]) == {
