@@ -86,16 +86,16 @@ def stop(running: subprocess.Popen, number: signal.Signals, after_s: float) -> s
     """
     try:
         error = running.communicate(timeout=after_s)[1]
-        expected, stops = {0}, ""
+        expected, description = {0}, ""
     except subprocess.TimeoutExpired:
         running.send_signal(number)
         error = running.communicate()[1]
         # -number if the signal came before the program had a handler; 0 if all was done.
         expected = {-number, 0} if number == signal.SIGKILL else {RUN_AGAIN, -number, 0}
-        stops = f"{number.name[3:]} at {after_s:.1f} s: {running.returncode}"
+        description = f"{number.name[3:]} at {after_s:.1f} s: {running.returncode}"
     if running.returncode not in expected or "Traceback" in error or "damaged" in error:
-        raise RuntimeError(f"exit {running.returncode}, {stops or 'not stopped'}: {error}")
-    return stops
+        raise RuntimeError(f"exit {running.returncode}, {description or 'not stopped'}: {error}")
+    return description
 
 
 def end(running: subprocess.Popen, die_at: int) -> str:
@@ -112,21 +112,21 @@ def end(running: subprocess.Popen, die_at: int) -> str:
 
 def digest(workdir: Path) -> dict[str, str]:
     """Hashes of each stage's last and best checkpoint, of the results and of the log."""
-    found = {}
+    hashes = {}
     for stage in sorted((workdir / "checkpoints").iterdir()):
         steps = sorted((path for path in stage.iterdir()), key=lambda path: int(path.name))
         validated = [path for path in steps if (path / "metrics").exists()]
         best = max(validated, key=lambda path: (_selection(path), int(path.name)))
-        found[f"{stage.name}, last"] = _state_hash(steps[-1])
-        found[f"{stage.name}, best"] = _state_hash(best)
-    found["results.json"] = hashlib.sha256((workdir / "results.json").read_bytes()).hexdigest()
+        hashes[f"{stage.name}, last"] = _state_hash(steps[-1])
+        hashes[f"{stage.name}, best"] = _state_hash(best)
+    hashes["results.json"] = hashlib.sha256((workdir / "results.json").read_bytes()).hexdigest()
     merged: dict = {}
     for line in (workdir / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)  # of a step that was run twice the later
         merged.setdefault(f"{row['stage']} {row['step']}", {}).update(row)
     log = json.dumps(merged, sort_keys=True)
-    found["metrics.jsonl"] = hashlib.sha256(log.encode()).hexdigest()
-    return found
+    hashes["metrics.jsonl"] = hashlib.sha256(log.encode()).hexdigest()
+    return hashes
 
 
 def _selection(checkpoint: Path) -> float:
@@ -177,8 +177,8 @@ def main() -> None:
                 else:
                     stops.append(stop(run(name), how, chance.uniform(0, took)) or "ended before")
             stop(run(f"killed{number}"), signal.SIGTERM, 1e6)
-            found = digest(work / f"killed{number}")
-            differ = [name for name in whole if found[name] != whole[name]]
+            hashes = digest(work / f"killed{number}")
+            differ = [name for name in whole if hashes[name] != whole[name]]
             print(f"| {number} | {'; '.join(stops)} | {'no' if differ else 'yes'} |", flush=True)
             if differ:
                 sys.exit(f"these differ: {'; '.join(differ)}")

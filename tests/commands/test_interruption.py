@@ -207,15 +207,15 @@ def test_outside_training_a_signal_ends_the_process_even_if_exceptions_are_swall
     """A callback of the garbage collector, for example, prints exceptions and continues."""
     program = (
         "import gc, os, signal\n"
-        "from dsaml_jax.runtime.signals import exit_on_signal\n"
-        "with exit_on_signal(75):\n"
+        "from dsaml_jax.runtime.stopping import STOPPER, wakeup\n"
+        "with wakeup(STOPPER):\n"
         "    gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGTERM))\n"
         "    gc.collect()\n"
         "print('still alive')\n"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout) == (75, "")
-    assert ran.stderr.startswith("stopped by SIGTERM; finished work is kept")
+    assert ran.stderr.startswith("dsaml: stopped by SIGTERM; finished work is kept")
     assert ran.stderr.count("\n") == 1
 
 
