@@ -4,11 +4,11 @@
     python -m tests.kill_training --config=configs/demo.py --rounds=3
 
 A round is a run in its own workdir, stopped up to `--kills` times and then run to its end: by
-SIGKILL or SIGTERM at times drawn uniformly from the duration of the uninterrupted run, or by SIGKILL
-at the n-th renaming or deletion of a checkpoint's file, with n drawn uniformly from all of them.
+SIGKILL or SIGTERM at times drawn uniformly from the duration of the uninterrupted run, or by
+SIGKILL at the n-th renaming or deletion of a checkpoint's file, n drawn uniformly from all of them.
 Every stage's last and best checkpoint (weights, outer state, rates, counters), the results and the
-log must equal those of the uninterrupted run. Exits with an error if they differ, if a run fails, or
-if a run reports a damaged checkpoint.
+log must equal those of the uninterrupted run. Exits with an error if they differ, if a run fails,
+or if a run reports a damaged checkpoint.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ cli.main()
 def start(
     config: str, workdir: Path, prepared: Path, cache: Path, die_at: int | None = None
 ) -> subprocess.Popen:
-    """Starts training as users do; `die_at` kills it there and counts removals in `removals.txt`."""
+    """Starts training as users do; `die_at` kills it there, and `removals.txt` counts removals."""
     program = ["launch.py"]
     if die_at is not None:
         program = ["-c", DIE_AT, str(die_at), str(prepared.with_name("removals.txt"))]
