@@ -6,6 +6,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "dsaml_jax"
 RUNS_CODE = {
     ("config/files.py", "exec_module"),  # a config file is Python
+    ("__init__.py", "import_module"),  # the package's own modules
+    ("preparation/pool.py", "import_module"),  # the module that runs this program
 }
 NAMES = {
     *(
