@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dsaml_jax.config.experiment import DataConfig, Experiment
 from dsaml_jax.data.corpus import Corpus, build_corpus
 from dsaml_jax.data.scaling import Scaling
-from dsaml_jax.datasets import ratings
+from dsaml_jax.datasets import filters, ratings
 from dsaml_jax.datasets.schema import EVERYONE, Song
 from dsaml_jax.datasets.splits import SPLITS, Partition, split_people, split_songs
 from dsaml_jax.errors import UserError
@@ -33,6 +33,10 @@ def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
     """
     data = experiment.data
     prepared = prepared_songs(data, experiment.audio)
+    removed = prepared.filtered.values()
+    people = prepared.findings.annotators
+    if data.labels == "personal" and not people and any(c.flat or c.rare for c in removed):
+        raise filters.nothing_passes(data.filters, removed, prepared.findings.root)
     partition = partition_of(data, prepared.splits)
     LOG.info("%s", partition)
     ratings_by_song = {song.song_id: song.ratings for song in prepared.songs}

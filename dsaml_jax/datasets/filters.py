@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
+from dsaml_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +55,6 @@ def deviation(curve: np.ndarray, span: int) -> np.ndarray:
 def apply(songs: Sequence[Song], rules: RatingFilter) -> tuple[list[Song], FilterCounts]:
     """Returns the songs with the ratings that pass, and counts of what was removed.
 
-    The aggregate ("all") always passes. Annotators are counted over the given songs only, so pass
-    the songs of one split to filter that split.
-
     The aggregate ("all") always passes. Annotators are counted over the songs given, so a split
     is filtered by giving its songs alone.
     """
@@ -77,6 +75,24 @@ def apply(songs: Sequence[Song], rules: RatingFilter) -> tuple[list[Song], Filte
         rare=_ratings(lively) - _ratings(busy),
         annotators=len(_annotators(songs) - _annotators(kept)),
         songs=rated - len(kept),
+    )
+
+
+def nothing_passes(rules: RatingFilter, removed: Iterable[FilterCounts], where: str) -> UserError:
+    """Returns the error to raise if no annotator's rating is left; it names each filter.
+
+    Args:
+      rules: The filters that were applied.
+      removed: What they removed from each split.
+      where: The data set, for the message.
+    """
+    counts = list(removed)
+    return UserError(
+        f"{where}: no annotator's rating passes data.filters: {sum(c.flat for c in counts)} change "
+        f"by less than data.filters.least_deviation={rules.least_deviation:g}, and "
+        f"{sum(c.rare for c in counts)} are by annotators who rated "
+        f"data.filters.more_songs_than={rules.more_songs_than} songs or fewer; lower the field "
+        "that removes them, 0 disables it."
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from dsaml_jax.datasets import layout, report, schema
+from dsaml_jax.datasets import layout, report, schema, tree
 from dsaml_jax.datasets.journal import ReadOptions
 from dsaml_jax.errors import UserError
 
@@ -23,8 +22,9 @@ class FolderConfig(tfds.core.BuilderConfig):
     """The folder to read and the reader's options.
 
     TFDS prepares each config in a folder named after it. The name is derived from the root, the
-    options and every file's path, size and modification time (see `config_of`), so a different or
-    modified root is never mistaken for data that are already prepared.
+    options, the contents of all tables, and every audio file's path, size and modification time
+    (see `tree.digest`), so a different or modified root is never mistaken for data that are already
+    prepared.
 
     Attributes:
       root: Absolute path of the data set's folder.
@@ -42,8 +42,11 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     `split_of`. Empty splits are omitted; "all" is their union.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.0.0": "First version.",
+        "1.1.0": "Ids are normalized, and every row is used or told.",
+    }
     read: ClassVar[Reader]
     title: ClassVar[str]
     citation: ClassVar[str] = ""
@@ -81,18 +84,13 @@ def config_of(root: str | Path, options: ReadOptions, data_set: str) -> FolderCo
     """Returns the config that identifies a folder in its present state.
 
     Raises:
-      UserError: The root is not a folder.
+      UserError: The root is not a folder, or a link in it leads to a folder that contains it.
     """
     root = layout.existing_root(root, data_set)
-    digest = hashlib.blake2b(f"{root}\n{options}\n".encode(), digest_size=6)
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            stat = path.stat()
-            name = path.relative_to(root).as_posix()
-            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    digest = tree.digest(root, str(options))
     readable = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40]
     return FolderConfig(
-        name=f"{readable}-{digest.hexdigest()}" if readable else digest.hexdigest(),
+        name=f"{readable}-{digest}" if readable else digest,
         description=f"{data_set} read from a folder",
         root=str(root),
         options=options,

@@ -34,6 +34,8 @@ class Journal:
         self.root = root
         self.options = options
         self.counts: dict[str, int] = {}
+        self.rows_read = 0
+        self.rows_used = 0
         self._drops: list[report.Drop] = []
         self._problems: list[report.DataProblem] = []
 
@@ -43,23 +45,25 @@ class Journal:
             text = path.relative_to(self.root).as_posix()
         except ValueError:
             text = str(path)
+        text = report.printable(text)
         text += f", row {row}" if row is not None else ""
         return text + (f", column {column}" if column else "")
 
-    def problem(self, kind: str, where: str, what: str) -> None:
-        """Records a problem in the source.
+    def problem(self, kind: str, where: str, what: str, rows: int = 0) -> None:
+        """Records a problem in the source and the number of rows that are left out for it.
 
         Raises:
           UserError: Reading is strict.
         """
+        where, what = report.printable(where), report.printable(what)
         if self.options.strict:
             raise UserError(f"{where}: {what} (strict reading stops at the first problem).")
-        self._problems.append(report.DataProblem(kind, where, what))
+        self._problems.append(report.DataProblem(kind, where, what, rows))
 
-    def drop(self, reason: str, where: str, ratings: int = 1) -> None:
-        """Records ratings that are left out."""
-        if ratings:
-            self._drops.append(report.Drop(reason, where, ratings))
+    def drop(self, reason: str, where: str, ratings: int = 1, rows: int = 0) -> None:
+        """Records ratings that are left out, and the rows that they consist of."""
+        if ratings or rows:
+            self._drops.append(report.Drop(reason, report.printable(where), ratings, rows))
 
     def count(self, name: str, number: int = 1) -> None:
         """Adds to a named count; adding 0 makes the name appear."""
@@ -102,6 +106,8 @@ class Journal:
             drops=tuple(self._drops),
             problems=tuple(self._problems),
             expected_audio=expected_audio,
+            rows_read=self.rows_read,
+            rows_used=self.rows_used,
         )
         if required:
             findings.check_audio(self.options.strict)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import soundfile
 
-from dsaml_jax.datasets.journal import Journal
+from dsaml_jax.datasets import report, tree
+from dsaml_jax.datasets.ids import plain_id
+from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.errors import UserError
-
-AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg")
 
 _DEPTH = 3  # levels of folders below the root that are searched
 
@@ -19,13 +19,38 @@ def existing_root(root: str | Path, data_set: str) -> Path:
     """Returns the root as an absolute path.
 
     Raises:
-      UserError: It is not a folder.
+      UserError: It is not a folder, or its name is not UTF-8.
     """
     path = Path(root).expanduser()
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError):  # no permission, a name that is too long, a NUL
+        is_folder = exists = False
+    if not is_folder:
+        what = "is a file" if exists else "does not exist"
         raise UserError(f"{path} {what}; data.root must be the folder that contains {data_set}.")
-    return path.resolve()
+    path = path.resolve()
+    if not tree.is_text(str(path)):
+        raise UserError(f"{report.printable(str(path))} is not UTF-8; rename the folder.")
+    return path
+
+
+def open_root(root: str | Path, data_set: str, options: ReadOptions) -> Journal:
+    """Returns a journal of the folder; names in it that are not UTF-8 are recorded as problems.
+
+    Raises:
+      UserError: As `existing_root`; a link leads to a folder that contains it; or, if strict, a
+        name is not UTF-8.
+    """
+    journal = Journal(data_set, existing_root(root, data_set), options)
+    for entry in tree.walk(journal.root):
+        if not tree.is_text(entry.path.name):
+            journal.problem(
+                "a name that is not UTF-8",
+                journal.name(entry.path),
+                "the name is not UTF-8; it is left out: rename it",
+            )
+    return journal
 
 
 def find(root: Path, landmark: str) -> Path | None:
@@ -68,23 +93,38 @@ def require(root: Path, data_set: str, landmarks: tuple[str, ...]) -> Path:
 
 
 def files(folder: Path | None, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Yields the files in `folder` with one of `suffixes`, sorted, without hidden files."""
+    """Yields the files in `folder` with one of `suffixes`, sorted, without hidden files.
+
+    Raises:
+      UserError: The folder cannot be listed.
+    """
     if folder is None or not folder.is_dir():
         return
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file():
+    try:
+        children = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be listed: {error.strerror}.") from error
+    for path in children:
+        if path.suffix.lower() in suffixes and _is_seen(path.name) and path.is_file():
             yield path
 
 
-def by_song(journal: Journal, paths: Iterator[Path], what: str) -> dict[str, Path]:
-    """Returns files by song id, which is the file name without suffix and leading zeros.
+def by_song(
+    journal: Journal, paths: Iterator[Path], what: str, ending: str = ""
+) -> dict[str, Path]:
+    """Returns files by song id, which is the file name without suffix, as `plain_id` has it.
 
     A second file for one song is a problem; the first by name is used.
     """
     found: dict[str, Path] = {}
     for path in paths:
-        song_id = plain_id(path.stem)
-        if song_id in found:
+        song_id = plain_id(path.stem.removesuffix(ending))
+        if not path.stem.endswith(ending) or not song_id:
+            expected = f"expected a name that ends in {ending}.csv" if ending else "no song id"
+            journal.problem(
+                "unexpected file name", journal.name(path), f"{expected}; the file is ignored"
+            )
+        elif song_id in found:
             journal.problem(
                 "two files for one song",
                 journal.name(path),
@@ -96,7 +136,7 @@ def by_song(journal: Journal, paths: Iterator[Path], what: str) -> dict[str, Pat
 
 
 def pairs(
-    journal: Journal, arousal: dict[str, Path], valence: dict[str, Path]
+    journal: Journal, arousal: Mapping[str, Path], valence: Mapping[str, Path]
 ) -> Iterator[tuple[str, tuple[Path, Path]]]:
     """Yields (song id, files of both dimensions); a song with only one of them is a problem."""
     for song_id in sorted(arousal.keys() | valence.keys()):
@@ -108,12 +148,6 @@ def pairs(
                 journal.name(arousal.get(song_id) or valence[song_id]),
                 "the file of the other dimension is missing; its ratings are left out",
             )
-
-
-def plain_id(text: str) -> str:
-    """Returns a song id in its canonical form: no surrounding blanks, no leading zeros."""
-    text = text.strip()
-    return str(int(text)) if text.isascii() and text.isdigit() else text
 
 
 def audio_seconds(path: Path) -> float | None:
@@ -133,4 +167,8 @@ def _subfolders(folder: Path) -> list[Path]:
         children = sorted(folder.iterdir())
     except OSError:  # no permission to list this folder: skip it
         return []
-    return [c for c in children if c.is_dir() and not c.name.startswith((".", "__MACOSX"))]
+    return [child for child in children if _is_seen(child.name) and child.is_dir()]
+
+
+def _is_seen(name: str) -> bool:
+    return not tree.ignored(name) and tree.is_text(name)

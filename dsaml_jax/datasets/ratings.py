@@ -9,9 +9,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dsaml_jax.datasets import layout, tables
+from dsaml_jax.datasets import layout, report, tables, tree
+from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal
-from dsaml_jax.datasets.schema import EVERYONE, RATING_HZ, Rating, Song
+from dsaml_jax.datasets.schema import DIMENSIONS, EVERYONE, RATING_HZ, Rating, Song
 
 _LATE_S = 1.0  # ratings may continue this long past the end of the audio without being a problem
 
@@ -19,8 +20,9 @@ _LATE_S = 1.0  # ratings may continue this long past the end of the audio withou
 def checked(
     journal: Journal, where: str, values: object, scale: tuple[float, float]
 ) -> np.ndarray | None:
-    """Maps a list of numbers from `scale` to [-1, 1]; records a problem and returns None if
-    invalid.
+    """Maps a list of numbers from `scale` to [-1, 1].
+
+    If it is invalid, returns None and records a problem of one row.
 
     Args:
       journal: Journal of the reading.
@@ -30,42 +32,66 @@ def checked(
     """
     if not isinstance(values, list | tuple | np.ndarray):
         what = f"{type(values).__name__} instead of a list of numbers; the rating is left out"
-        journal.problem("not a list of numbers", where, what)
+        journal.problem("not a list of numbers", where, what, rows=1)
         return None
+    numbers = np.empty(len(values))
     for i, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-            what = f"value {i} is {str(value)[:40]!r}, not a number; the rating is left out"
-            journal.problem("not a number", where, what)
+        converted = as_number(value)
+        if converted is None:
+            what = f"value {i} is {shown(value)}, not a number; the rating is left out"
+            journal.problem("not a number", where, what, rows=1)
             return None
-    numbers = np.asarray(values, np.float64)
+        numbers[i] = converted
     outlier = tables.outside(numbers, scale)
     if outlier is not None:
         what = f"value {outlier}, {tables.outside_text(numbers[outlier], scale)}"
-        journal.problem("outside the scale", where, f"{what}; the rating is left out")
+        journal.problem("outside the scale", where, f"{what}; the rating is left out", rows=1)
         return None
     return tables.to_unit(numbers, scale)
 
 
+def checked_curve(
+    journal: Journal,
+    where: str,
+    values: Mapping[str, object],
+    scale: tuple[float, float],
+    prefix: str = "",
+) -> np.ndarray | None:
+    """Returns the curve of one row that holds both dimensions; None if it is left out.
+
+    See `checked` and `joined`. The first fault of a row is recorded.
+    """
+    both = []
+    for name in DIMENSIONS:
+        numbers = checked(journal, f"{where}, {prefix}{name}", values[name], scale)
+        if numbers is None:
+            return None
+        both.append(numbers)
+    return joined(journal, where, *both)
+
+
 def joined(
-    journal: Journal, where: str, arousal: np.ndarray | None, valence: np.ndarray | None
+    journal: Journal,
+    where: str,
+    arousal: np.ndarray,
+    valence: np.ndarray,
+    rows_each: int = 1,
 ) -> np.ndarray | None:
     """Combines two rows of numbers into one curve; trailing NaNs are missing values.
 
     If one row is longer, its tail is cut, which is counted. A gap inside a row or an empty row
-    drops the rating.
+    drops the rating, which consists of `rows_each` rows of the source.
 
     Returns:
       [L, 2] float32 (arousal, valence), or None.
     """
-    if arousal is None or valence is None:
-        return None
     rows = [_without_tail(np.asarray(row, np.float64)) for row in (arousal, valence)]
     length = min(len(row) for row in rows)
     if length == 0:
-        journal.drop("no values", where)
+        journal.drop("no values", where, rows=rows_each)
         return None
     if any(np.isnan(row).any() for row in rows):
-        journal.drop("a hole between values", where)
+        journal.drop("a hole between values", where, rows=rows_each)
         return None
     extra = max(len(row) for row in rows) - length
     if extra:
@@ -102,9 +128,9 @@ def song_with_audio(
         ratings_start_s=start_s,
         ratings=tuple(ratings),
         audio=journal.name(audio) if audio is not None else "",
-        title=texts.get("title", ""),
-        artist=texts.get("artist", ""),
-        genre=texts.get("genre", ""),
+        title=_printable(journal, song_id, "title", texts),
+        artist=_printable(journal, song_id, "artist", texts),
+        genre=_printable(journal, song_id, "genre", texts),
     )
 
 
@@ -146,17 +172,54 @@ def cut_to_audio(
     return [dataclasses.replace(rating, curve=rating.curve[:held]) for rating in ratings]
 
 
-def one_each(journal: Journal, where: str, ratings: Sequence[Rating]) -> list[Rating]:
-    """Returns each annotator's first rating of the song; later ones are dropped and counted."""
+def one_each(
+    journal: Journal, where: str, ratings: Sequence[Rating], rows_each: int = 1
+) -> list[Rating]:
+    """Returns each annotator's first rating of the song; later ones are dropped and counted.
+
+    The rows of those returned, `rows_each` a rating, are counted as used.
+    """
     kept: dict[str, Rating] = {}
     for rating in ratings:
         if rating.annotator_id in kept:
             journal.drop(
-                "the annotator's second rating of the song", f"{where}, {rating.annotator_id}"
+                "the annotator's second rating of the song",
+                f"{where}, {rating.annotator_id}",
+                rows=rows_each,
             )
         else:
             kept[rating.annotator_id] = rating
+    journal.rows_used += rows_each * len(kept)
     return list(kept.values())
+
+
+def annotator(journal: Journal, where: str, value: object) -> str:
+    """Returns an annotator's id, or "", which is recorded as a problem of one row."""
+    name = plain_id(value)
+    if name and name.lower() != EVERYONE:
+        return name
+    what = f"{shown(value)} is not an annotator's id; the row is left out"
+    journal.problem("no annotator", where, what, rows=1)
+    return ""
+
+
+def as_number(value: object) -> float | None:
+    """Returns a number of JSON or Parquet, which may be infinite or NaN; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return None
+
+
+def shown(value: object) -> str:
+    """Returns a short form of a value of the source, for messages."""
+    simple = isinstance(value, str | int | float | np.number) or value is None
+    try:
+        return repr(value[:40] if isinstance(value, str) else value)[:60] if simple else "not text"
+    except ValueError:  # a whole number of more than 4300 digits
+        return "a very long number"
 
 
 def consensus(ratings: Sequence[Rating]) -> Rating:
@@ -177,6 +240,16 @@ def consensus(ratings: Sequence[Rating]) -> Rating:
         total[: len(part)] += part
         raters[: len(part)] += 1
     return Rating(EVERYONE, (total / raters).astype(np.float32))
+
+
+def _printable(journal: Journal, song_id: str, name: str, texts: Mapping[str, str]) -> str:
+    """Returns a text of a song; one that is no Unicode is left out, which is a problem."""
+    text = texts.get(name, "")
+    if tree.is_text(text):
+        return text
+    what = f"{report.printable(repr(text[:40]))} has a lone surrogate; it is left out"
+    journal.problem("a text that is not Unicode", f"song {song_id}, {name}", what)
+    return ""
 
 
 def _without_tail(row: np.ndarray) -> np.ndarray:

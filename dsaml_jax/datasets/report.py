@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from dsaml_jax.datasets import tree
 from dsaml_jax.datasets.schema import EVERYONE, Song
 from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.files import write_json
@@ -25,11 +26,13 @@ class DataProblem:
       kind: A short name to count by, such as "not a number".
       where: File relative to the root, with row and column if applicable.
       what: What was found, what was expected, and what was done about it.
+      rows: Number of rows that are left out for it.
     """
 
     kind: str
     where: str
     what: str
+    rows: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +43,13 @@ class Drop:
       reason: Why; drops are counted by reason.
       where: File relative to the root, with row if applicable.
       ratings: Number of ratings dropped; a rating is one annotator's curve of one song.
+      rows: Number of rows that they consist of, if they were dropped while tables were read.
     """
 
     reason: str
     where: str
     ratings: int = 1
+    rows: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Findings:
       drops: Ratings left out.
       problems: Faults in the source.
       expected_audio: Where audio was expected.
+      rows_read: Number of rows in the tables of ratings that were read.
+      rows_used: Number of rows that are in ratings; the others are in `drops` and `problems`.
     """
 
     data_set: str
@@ -82,6 +89,13 @@ class Findings:
     drops: tuple[Drop, ...] = ()
     problems: tuple[DataProblem, ...] = ()
     expected_audio: str = ""
+    rows_read: int = 0
+    rows_used: int = 0
+
+    @property
+    def rows_left_out(self) -> int:
+        """Number of rows told in drops and problems; with `rows_used` it makes `rows_read`."""
+        return sum(told.rows for told in (*self.drops, *self.problems))
 
     def of(self, songs: Sequence[Song]) -> Findings:
         """Returns the findings with the numbers that describe the songs in use set from `songs`."""
@@ -99,9 +113,11 @@ class Findings:
         """Raises UserError if no song with ratings has audio or, if strict, if any has none."""
         missing = len(self.missing_audio)
         if missing == self.labeled_songs:
+            clues = tree.instead_of_audio(Path(self.root), self.unlabeled_audio, self.missing_audio)
             raise UserError(
                 f"{self.root}: {missing} songs have ratings, {self.audio_files} audio files were "
-                f"found, and no song has both; expected audio as {self.expected_audio}."
+                f"found, and no song has both; expected audio as {self.expected_audio}"
+                + (f", found {clues}." if clues else ".")
             )
         if missing and strict:
             raise UserError(
@@ -151,6 +167,8 @@ class Findings:
             f"  annotators              {self.annotators}",
             f"  ratings of annotators   {self.ratings}",
             f"  averaged ratings        {self.aggregates}",
+            f"  rows of ratings         {self.rows_read} read, {self.rows_used} used, "
+            f"{self.rows_left_out} left out",
         ]
         lines += [f"  {name}: {number}" for name, number in self.counts.items()]
         for reason, number in self.dropped().items():
@@ -193,6 +211,11 @@ def load(folder: Path) -> Findings:
         raise UserError(
             f"{path} cannot be read ({error}); delete its folder and prepare the data set again."
         ) from error
+
+
+def printable(text: str) -> str:
+    """Returns text that can be written as UTF-8: lone surrogates become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _listed(names: tuple[str, ...], noun: str) -> str:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import dataclasses
-import io
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from dsaml_jax.datasets import layout
+from dsaml_jax.datasets.ids import MISSING
 from dsaml_jax.datasets.journal import Journal
 from dsaml_jax.errors import UserError
 
-_MISSING = ("", "nan", "na", "null")
+_DELIMITERS = ",;\t|"
+_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_INTEGER = re.compile(r"[+-]?\d{1,15}", re.ASCII)
+_LEFT_OUT = "the row is left out"
+
+
+class TableFault(UserError):
+    """A table that cannot be used, described without its name in `what`."""
+
+    def __init__(self, path: Path, what: str):
+        super().__init__(f"{path} {what}.")
+        self.path = path
+        self.what = what
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +56,18 @@ class Table:
         return wanted[0] if wanted else None
 
     def require(self, *names: str) -> int:
-        """Returns `column`, or raises UserError with the file and the columns that it has."""
+        """Returns `column`, or raises TableFault with the columns that it has."""
         index = self.column(*names)
         if index is None:
-            shown = ", ".join(self.header[:6]) + (", ..." if len(self.header) > 6 else "")
-            raise UserError(
-                f"{self.path} has no column {' or '.join(names)}; its columns are: {shown}."
+            raise TableFault(
+                self.path, f"has no column {' or '.join(names)}; its columns are: {self.shown()}"
             )
         return index
+
+    def shown(self) -> str:
+        """Returns the first column names, for messages."""
+        names = [name[:40] for name in self.header[:6]]
+        return ", ".join(names) + (", ..." if len(self.header) > 6 else "")
 
     def cell(self, row: int, column: int | None) -> str:
         """Returns a cell; empty if the row is too short or the column is None."""
@@ -56,37 +75,64 @@ class Table:
         return cells[column] if column is not None and column < len(cells) else ""
 
 
-def read(path: Path, lenient: bool = False) -> Table:
+def read(journal: Journal, path: Path, lenient: bool = False) -> Table:
     """Reads a CSV file in UTF-8, with or without a byte-order mark.
 
+    The header's delimiter is recognized: a comma, a semicolon, a tab or a bar. Every line is one
+    row, so that a quotation mark that is not closed costs its row alone; rows that are not CSV are
+    recorded as problems.
+
     Args:
+      journal: Journal of the reading, which counts the rows.
       path: The file.
-      lenient: Whether bytes that are not UTF-8 are replaced instead of refused.
+      lenient: For tables that hold no ratings: bytes that are not UTF-8 are replaced instead of
+        refused, and rows are not counted.
 
     Raises:
-      UserError: The file cannot be read, is not UTF-8, or is empty.
+      TableFault: The file cannot be read, is not UTF-8, is empty, or has an invalid header.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig", "replace" if lenient else "strict")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8."
-        ) from error
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    lines = re.split("\r\n|\r|\n", _text(path, lenient))
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if numbered and numbered[0][1].startswith("sep="):  # Excel's note on the delimiter
+        del numbered[0]
+    if not numbered:
+        raise TableFault(path, "is empty; expected a table with a header")
+    delimiter = max(_DELIMITERS, key=lambda mark: _width(numbered[0][1], mark))
+    header: tuple[str, ...] = ()
     rows, numbers = [], []
+    for number, line in numbered:
+        try:
+            cells = _cells(line, delimiter, strict=True)
+        except csv.Error as error:
+            if not header:
+                raise TableFault(path, f"has an invalid header: {error}") from error
+            cells, fault = None, f"not CSV ({error}); expected quotation marks in pairs"
+        else:
+            fault = _fault(cells, header, delimiter)
+        if cells is not None and not any(cells):
+            continue
+        if not header:
+            header = cells or ()
+            continue
+        journal.rows_read += int(not lenient)
+        if fault:
+            where = journal.name(path, number)
+            journal.problem("not CSV", where, f"{fault}; {_LEFT_OUT}", rows=int(not lenient))
+        elif cells:
+            rows.append(cells)
+            numbers.append(number)
+    return Table(path, header, tuple(rows), tuple(numbers))
+
+
+def optional(journal: Journal, landmark: str) -> Table | None:
+    """Reads a table that holds no ratings; None if it is absent or unusable, which is a problem."""
+    path = layout.find(journal.root, landmark)
     try:
-        for cells in reader:
-            stripped = tuple(cell.strip() for cell in cells)
-            if any(stripped):
-                rows.append(stripped)
-                numbers.append(reader.line_num)
-    except csv.Error as error:
-        raise UserError(f"{path}, row {reader.line_num}, is not CSV: {error}.") from error
-    if not rows:
-        raise UserError(f"{path} is empty; expected a table with a header.")
-    return Table(path, rows[0], tuple(rows[1:]), tuple(numbers[1:]))
+        return None if path is None else read(journal, path, lenient=True)
+    except TableFault as fault:
+        what = f"{fault.what}; titles and artists are left out"
+        journal.problem("a table that cannot be used", journal.name(fault.path), what)
+        return None
 
 
 def note_surplus(journal: Journal, table: Table) -> None:
@@ -108,34 +154,36 @@ def values(
 
     Returns:
       [columns] float64, or None if a cell holds text or a number outside `scale`, which is recorded
-      as a problem.
+      as a problem of one row.
     """
     numbers = np.empty(len(columns))
     for i, column in enumerate(columns):
         cell = table.cell(row, column)
-        value = np.nan if cell.lower() in _MISSING else number(journal, table, row, column)
+        value = np.nan if cell.lower() in MISSING else number(journal, table, row, column)
         if value is None:
             return None
         numbers[i] = value
     outlier = outside(numbers, scale)
     if outlier is not None:
         where = _place(journal, table, row, columns[outlier])
-        what = outside_text(numbers[outlier], scale) + "; the row is left out"
-        journal.problem("outside the scale", where, what)
+        what = f"{outside_text(numbers[outlier], scale)}; {_LEFT_OUT}"
+        journal.problem("outside the scale", where, what, rows=1)
         return None
     return to_unit(numbers, scale)
 
 
 def number(journal: Journal, table: Table, row: int, column: int) -> float | None:
-    """Returns the number in one cell, or None if there is none, which is recorded as a problem."""
+    """Returns the finite number in one cell, or None, which is recorded as a problem of one row.
+
+    A decimal comma is read as a decimal point.
+    """
     cell = table.cell(row, column)
-    try:
-        return float(cell)
-    except ValueError:
-        where = _place(journal, table, row, column)
-        what = f"'{cell[:40]}' is not a number; the row is left out"
-        journal.problem("not a number", where, what)
-        return None
+    if _NUMBER.fullmatch(cell) and math.isfinite(value := float(cell.replace(",", "."))):
+        return value
+    where = _place(journal, table, row, column)
+    what = f"'{cell[:40]}' is not a number; {_LEFT_OUT}"
+    journal.problem("not a number", where, what, rows=1)
+    return None
 
 
 def outside(numbers: np.ndarray, scale: tuple[float, float]) -> int | None:
@@ -163,26 +211,32 @@ def sample_columns(table: Table, start_ms: int) -> tuple[list[int], int]:
       Their indices, and the number of half seconds from `start_ms` to the first of them.
 
     Raises:
-      UserError: There is none, or they are not 500 ms apart.
+      TableFault: There is none, or they are not 500 ms apart.
     """
-    matches = [(i, re.fullmatch(r"sample_(\d+)ms", cell)) for i, cell in enumerate(table.header)]
+    matches = [
+        (i, re.fullmatch(r"sample_(\d{1,9})ms", cell)) for i, cell in enumerate(table.header)
+    ]
     times = {i: int(match[1]) for i, match in matches if match and int(match[1]) >= start_ms}
     if not times:
-        raise UserError(
-            f"{table.path} has no column sample_{start_ms}ms; expected one every 500 ms from there."
+        raise TableFault(
+            table.path,
+            f"has no column sample_{start_ms}ms; expected one every 500 ms from there; its columns "
+            f"are: {table.shown()}",
         )
     columns = list(times)
     for before, after in itertools.pairwise(columns):
         if times[after] - times[before] != 500:
-            raise UserError(
-                f"{table.path}: column {table.header[after]} does not follow "
-                f"{table.header[before]} by 500 ms."
+            raise TableFault(
+                table.path,
+                f"has a column {table.header[after]} that does not follow {table.header[before]} "
+                "by 500 ms",
             )
     late = times[columns[0]] - start_ms
     if late % 500:
-        raise UserError(
-            f"{table.path}: column {table.header[columns[0]]} is not a multiple of 500 ms after "
-            f"{start_ms} ms."
+        raise TableFault(
+            table.path,
+            f"has a column {table.header[columns[0]]} that is not a multiple of 500 ms after "
+            f"{start_ms} ms",
         )
     return columns, late // 500
 
@@ -194,3 +248,52 @@ def _place(journal: Journal, table: Table, row: int, column: int) -> str:
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace(" ", "")
+
+
+def _text(path: Path, lenient: bool) -> str:
+    if not path.is_file():  # a pipe would never end
+        raise TableFault(path, "is missing or not a file; expected a CSV table")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TableFault(path, f"cannot be read: {error.strerror}") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise TableFault(path, "is UTF-16 text; save it as UTF-8")
+    if b"\0" in content:
+        raise TableFault(
+            path, f"is not UTF-8 text (byte {content.index(0)} is NUL); save it as UTF-8"
+        )
+    try:
+        return content.decode("utf-8-sig", "replace" if lenient else "strict")
+    except UnicodeDecodeError as error:
+        raise TableFault(
+            path, f"is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
+
+
+def _cells(line: str, delimiter: str, strict: bool) -> tuple[str, ...]:
+    reader = csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=strict)
+    return tuple(cell.strip() for cell in next(reader))
+
+
+def _width(line: str, delimiter: str) -> int:
+    try:
+        return len(_cells(line, delimiter, strict=False))
+    except csv.Error:
+        return 0
+
+
+def _fault(cells: tuple[str, ...], header: tuple[str, ...], delimiter: str) -> str:
+    """Says why a row cannot be told apart into the header's columns; "" if it can."""
+    if len(cells) == 1 < len(header) and any(mark in cells[0] for mark in _DELIMITERS):
+        return f"one cell, '{cells[0][:40]}', under a header that is delimited by {delimiter!r}"
+    numbers = [cell for cell in cells[1:] if cell]
+    if delimiter != "," or len(numbers) < 4 or not all(_INTEGER.fullmatch(c) for c in numbers):
+        return ""
+    whole, fractions = numbers[::2], numbers[1::2]
+    alternating = all(int(c) in (-1, 0, 1) for c in whole) and any(
+        int(c) not in (-1, 0, 1) for c in fractions
+    )
+    if alternating or len(cells) > len(header) > 3:
+        return "decimal commas among commas; save the table with semicolons or decimal points"
+    return ""

@@ -117,9 +117,7 @@ def prepared_songs(data: DataConfig, audio: AudioConfig) -> Prepared:
         splits[name] = tuple(rated)
     kept = {song.song_id for split in splits.values() for song in split}
     if not kept:
-        raise UserError(
-            f"{root}: no rating of a song with usable audio passes data.filters; loosen them."
-        )
+        raise filters.nothing_passes(data.filters, list(filtered.values()), root)
     return Prepared(
         splits=splits,
         features=StoredFeatures({name: job for name, job in jobs.items() if name in kept}),

@@ -199,7 +199,7 @@ def test_missing_columns_and_files(root):
         parse.read(root)
     edit(path, "song, ", "song_id, ")
     edit(path, "sample_15500ms", "sample_15600ms")
-    with pytest.raises(UserError, match="sample_15600ms does not follow"):
+    with pytest.raises(UserError, match="sample_15600ms that does not follow"):
         parse.read(root)
     path.unlink()
     with pytest.raises(UserError, match=r"arousal\.csv is missing"):

@@ -44,7 +44,7 @@ def prepared(request, tmp_path_factory):
 
 def test_features_splits_and_keys(prepared):
     name, _, _, builder = prepared
-    assert (builder.name, str(builder.version)) == (name, "1.0.0")
+    assert (builder.name, str(builder.version)) == (name, "1.1.0")
     assert builder.info.features.to_json() == schema.features().to_json()
     assert builder.info.description and builder.info.citation
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}

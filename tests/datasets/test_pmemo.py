@@ -121,7 +121,7 @@ def test_subjects_may_come_without_a_static_rating(tmp_path):
 )
 def test_a_form_that_is_not_known_is_refused(tmp_path, header):
     root = data_folders.pmemo_2018(tmp_path, header)
-    with pytest.raises(UserError, match=r"7-A\.csv has the columns .*an unknown form"):
+    with pytest.raises(UserError, match=r"7-A\.csv: has the columns .*an unknown form"):
         parse.read(root)
 
 

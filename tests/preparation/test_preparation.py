@@ -145,7 +145,9 @@ def test_filters_are_counted_by_split(deam):
 def test_filters_that_leave_nothing_are_refused(deam, tmp_path):
     root = shutil.copytree(deam[0], tmp_path / "deam")
     shutil.rmtree(data_folders.deam_file(root, "arousal").parent)
-    with pytest.raises(UserError, match="no rating of a song with usable audio passes"):
+    with pytest.raises(
+        UserError, match="no annotator's rating passes data.filters: .*more_songs_than=9"
+    ):
         preparation_of(experiment("deam", root, deam[1], **{"data.filters.more_songs_than": 9}))
 
 

@@ -16,9 +16,12 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from dsaml_jax.datasets import layout, ratings, report, resample
+import numpy as np
+
+from dsaml_jax.datasets import layout, ratings, report, resample, tables, tree
+from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal, ReadOptions
-from dsaml_jax.datasets.schema import EVERYONE, RATING_HZ, Rating, Song
+from dsaml_jax.datasets.schema import DIMENSIONS, RATING_HZ, Rating, Song
 from dsaml_jax.errors import UserError
 
 NAME = "MERP"
@@ -49,6 +52,9 @@ class MerpOptions(ReadOptions):
         if self.annotations not in KINDS:
             expected = " or ".join(KINDS)
             raise UserError(f"annotations is '{self.annotations}'; expected {expected}.")
+        ends = (ratings.as_number(self.low), ratings.as_number(self.high))
+        if not all(end is not None and np.isfinite(end) for end in ends):
+            raise UserError(f"low is {self.low!r} and high is {self.high!r}; expected two numbers.")
         if not self.low < self.high:
             raise UserError(
                 f"low is {self.low:g} and high is {self.high:g}; low must be lower than high."
@@ -68,14 +74,14 @@ def read(
         and audio although audio is required; or, if strict, any problem.
     """
     options = options or MerpOptions()
-    root = layout.existing_root(root, NAME)
-    journal = Journal(NAME, root, options)
+    journal = layout.open_root(root, NAME, options)
+    root = journal.root
     path = layout.require(root, NAME, (f"annotations_{options.annotations}.parquet",))
     rated: dict[str, list[Rating]] = {}
     for song_id, rating in _rated(journal, path, options):
         rated.setdefault(song_id, []).append(rating)
     folder = layout.find(root, "audio")
-    audio = layout.by_song(journal, layout.files(folder, layout.AUDIO_SUFFIXES), "audio file")
+    audio = layout.by_song(journal, layout.files(folder, tree.AUDIO_SUFFIXES), "audio file")
     songs = []
     for song_id in sorted(rated):
         people = ratings.one_each(journal, f"{journal.name(path)}, song {song_id}", rated[song_id])
@@ -88,25 +94,46 @@ def read(
 def _rated(journal: Journal, path: Path, options: MerpOptions) -> Iterator[tuple[str, Rating]]:
     columns = _columns(path, options.rater_column)
     scale = (options.low, options.high)
+    _check_scale(path, columns["arousal"] + columns["valence"], scale)
     journal.count(f"rows of {path.name}", len(columns["song_id"]))
+    journal.rows_read += len(columns["song_id"])
     for row, song in enumerate(columns["song_id"]):
-        rater = columns["rater"][row]
         where = journal.name(path, row + 1)
-        if song is None or rater in (None, "", EVERYONE):
-            what = f"song '{song}' or rater '{rater}' is not a valid id; the row is left out"
-            journal.problem("no annotator or no song", where, what)
+        song_id = plain_id(song)
+        if not song_id:
+            what = f"{ratings.shown(song)} is not a song's id; the row is left out"
+            journal.problem("no song", where, what, rows=1)
             continue
-        both = [
-            ratings.checked(journal, f"{where}, column {name}", columns[name][row], scale)
-            for name in ("arousal", "valence")
-        ]
-        curve = ratings.joined(journal, where, both[0], both[1])
+        rater = ratings.annotator(journal, where, columns["rater"][row])
+        if not rater:
+            continue
+        curve = ratings.checked_curve(
+            journal, where, {name: columns[name][row] for name in DIMENSIONS}, scale, "column "
+        )
         if curve is None:
             continue
         if len(curve) < SOURCE_HZ / RATING_HZ:
-            journal.drop("shorter than half a second", where)
+            journal.drop("shorter than half a second", where, rows=1)
             continue
-        yield layout.plain_id(str(song)), Rating(str(rater), resample.from_rate(curve, SOURCE_HZ))
+        yield song_id, Rating(rater, resample.from_rate(curve, SOURCE_HZ))
+
+
+def _check_scale(path: Path, curves: list, scale: tuple[float, float]) -> None:
+    """Raises UserError if most curves are outside the scale, which then is another one."""
+    low, high, outside, readable = np.inf, -np.inf, 0, 0
+    for curve in curves:
+        numbers = [ratings.as_number(value) for value in curve] if isinstance(curve, list) else []
+        finite = np.array([n for n in numbers if n is not None and np.isfinite(n)])
+        if len(finite):
+            low, high = min(low, finite.min()), max(high, finite.max())
+            outside += tables.outside(finite, scale) is not None
+            readable += 1
+    if 2 * outside > readable:
+        raise UserError(
+            f"{path} has values from {low:g} to {high:g}, {outside} of {readable} curves being "
+            f"outside the scale from {scale[0]:g} to {scale[1]:g}; set low "
+            "and high in data.builder to the ends of its scale, such as {'low': 1, 'high': 9}."
+        )
 
 
 def _columns(path: Path, rater_column: str) -> dict[str, list]:
@@ -133,8 +160,8 @@ def _columns(path: Path, rater_column: str) -> dict[str, list]:
                 "the right one."
             )
         table = parquet.read_table(path, columns=["song_id", "arousal", "valence", rater])
-    except (ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+        lists = {name: table.column(name).to_pylist() for name in ("song_id", "arousal", "valence")}
+        return lists | {"rater": table.column(rater).to_pylist()}
+    except (ArrowException, OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read as a Parquet file: {reason}.") from error
-    lists = {name: table.column(name).to_pylist() for name in ("song_id", "arousal", "valence")}
-    return lists | {"rater": table.column(rater).to_pylist()}

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dsaml_jax.datasets import layout, ratings, report, tables
+from dsaml_jax.datasets import layout, ratings, report, tables, tree
+from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.datasets.pmemo import per_subject
 from dsaml_jax.datasets.schema import EVERYONE, RATING_HZ, Rating, Song
@@ -61,8 +62,8 @@ def read(
         strict, any problem.
     """
     options = options or PmemoOptions()
-    root = layout.existing_root(root, NAME)
-    journal = Journal(NAME, root, options)
+    journal = layout.open_root(root, NAME, options)
+    root = journal.root
     release, path = _release(root, options.release)
     if release == "2019":
         starts, rated = _averaged(journal, path)
@@ -70,8 +71,8 @@ def read(
         rated = per_subject.read(journal, path, SCALE)
         starts = dict.fromkeys(rated, per_subject.START_S)
     folder = layout.find(root, "chorus") or layout.find(root, "Chorus")
-    audio = layout.by_song(journal, layout.files(folder, layout.AUDIO_SUFFIXES), "audio file")
-    texts = _texts(root)
+    audio = layout.by_song(journal, layout.files(folder, tree.AUDIO_SUFFIXES), "audio file")
+    texts = _texts(journal)
     songs = [
         ratings.song_with_audio(
             journal,
@@ -108,7 +109,7 @@ def _release(root: Path, wanted: str) -> tuple[str, Path]:
 
 def _averaged(journal: Journal, path: Path) -> tuple[dict[str, float], dict[str, list[Rating]]]:
     """Returns each song's start and average; a song with a bad row or a time gap is dropped."""
-    table = tables.read(path)
+    table = tables.read(journal, path)
     ids, time = table.require("musicId"), table.require("frameTime")
     columns = [table.require("Arousal(mean)"), table.require("Valence(mean)")]
     tables.note_surplus(journal, table)
@@ -116,9 +117,13 @@ def _averaged(journal: Journal, path: Path) -> tuple[dict[str, float], dict[str,
     by_song: dict[str, list[tuple[int, float, np.ndarray]]] = {}
     bad: set[str] = set()
     for row, line in enumerate(table.numbers):
-        song_id = layout.plain_id(table.cell(row, ids))
+        song_id = plain_id(table.cell(row, ids))
+        if not song_id:
+            what = f"'{table.cell(row, ids)[:40]}' is not a song's id; the row is left out"
+            journal.problem("no song", journal.name(path, line, "musicId"), what, rows=1)
+            continue
         time_s = tables.number(journal, table, row, time)
-        value = tables.values(journal, table, row, columns, SCALE)
+        value = None if time_s is None else tables.values(journal, table, row, columns, SCALE)
         if time_s is None or value is None:
             bad.add(song_id)
         else:
@@ -127,35 +132,45 @@ def _averaged(journal: Journal, path: Path) -> tuple[dict[str, float], dict[str,
     for song_id, rows in by_song.items():
         where = f"{journal.name(path, rows[0][0])}, song {song_id}"
         times = np.array([time_s for _, time_s, _ in rows])
-        curve = ratings.joined(journal, where, *np.stack([value for _, _, value in rows], axis=1))
+        start = float(times[0]) - 1 / RATING_HZ
         breaks = np.flatnonzero(~np.isclose(np.diff(times), 1 / RATING_HZ))
         if song_id in bad:
-            journal.drop("a row of the song cannot be used", where)
-        elif len(breaks):
-            line, time_s, _ = rows[breaks[0] + 1]
-            journal.problem(
-                "a time gap",
-                journal.name(path, line, "frameTime"),
-                f"{time_s:g} s does not follow {times[breaks[0]]:g} s by 0.5 s; song {song_id} is "
-                "left out",
+            journal.drop("a row of the song cannot be used", where, rows=len(rows))
+            continue
+        if start < 0 or len(breaks):
+            at = breaks[0] + 1 if start >= 0 else 0
+            what = (
+                f"{times[at]:g} s does not follow {times[at - 1]:g} s by 0.5 s"
+                if at
+                else f"the half second that ends at {times[0]:g} s starts before the sound"
             )
-        elif curve is not None:
-            starts[song_id] = float(times[0]) - 1 / RATING_HZ
-            rated[song_id] = [Rating(EVERYONE, curve)]
+            journal.problem(
+                "a time gap" if at else "a time before the sound",
+                journal.name(path, rows[at][0], "frameTime"),
+                f"{what}; song {song_id} is left out",
+                rows=len(rows),
+            )
+            continue
+        values = np.stack([value for _, _, value in rows], axis=1)
+        curve = ratings.joined(journal, where, *values, rows_each=len(rows))
+        if curve is not None:
+            starts[song_id] = start
+            rated[song_id] = ratings.one_each(
+                journal, where, [Rating(EVERYONE, curve)], rows_each=len(rows)
+            )
     for song_id in sorted(bad - by_song.keys()):
         journal.drop("a row of the song cannot be used", f"{journal.name(path)}, song {song_id}")
     return starts, rated
 
 
-def _texts(root: Path) -> dict[str, dict[str, str]]:
-    path = layout.find(root, "metadata.csv")
-    if path is None:
+def _texts(journal: Journal) -> dict[str, dict[str, str]]:
+    table = tables.optional(journal, "metadata.csv")
+    if table is None:
         return {}
-    table = tables.read(path, lenient=True)
-    ids = table.require("musicId", "song_id", "id")
+    ids = table.column("musicId", "song_id", "id") or 0  # the first column, if it has another name
     title, artist = table.column("title"), table.column("artist", "artists")
     return {
-        layout.plain_id(table.cell(row, ids)): {
+        plain_id(table.cell(row, ids)): {
             "title": table.cell(row, title),
             "artist": table.cell(row, artist),
         }

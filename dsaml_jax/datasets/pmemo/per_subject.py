@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dsaml_jax.datasets import layout, ratings, tables
+from dsaml_jax.datasets import layout, rater_tables, ratings, tables
 from dsaml_jax.datasets.journal import Journal
-from dsaml_jax.datasets.schema import EVERYONE, Rating
+from dsaml_jax.datasets.schema import Rating
 from dsaml_jax.errors import UserError
 
 FOLDER = "Annotations/Arousal"
@@ -45,33 +45,26 @@ def read(journal: Journal, folder: Path, scale: tuple[float, float]) -> dict[str
       scale: Lowest and highest value.
 
     Raises:
-      UserError: There is no valence folder, or a header has an unknown form.
+      UserError: There is no valence folder.
     """
     valence = folder.parent / "Valence"
     if not valence.is_dir():
         raise UserError(
             f"{valence} is missing; PMEmo has it next to {folder}: restore it from the download."
         )
-    rated = {}
-    by_id = _tables(journal, folder, "-A"), _tables(journal, valence, "-V")
-    for song_id, paths in layout.pairs(journal, *by_id):
-        rows = [_rows(journal, tables.read(path), scale) for path in paths]
-        where = journal.name(folder.parent) + f", song {song_id}"
-        for subject in sorted(rows[0].keys() ^ rows[1].keys()):
-            journal.drop("no usable row in the other dimension", f"{where}, {subject}")
-        both = [s for s in rows[0] if s in rows[1]]
-        curves = {s: ratings.joined(journal, f"{where}, {s}", rows[0][s], rows[1][s]) for s in both}
-        people = [Rating(s, curve) for s, curve in curves.items() if curve is not None]
-        if people:
-            rated[song_id] = [*people, ratings.consensus(people)]
-    return rated
+    arousal, valence = (
+        layout.by_song(journal, layout.files(path, (".csv",)), "table", ending)
+        for path, ending in ((folder, "-A"), (valence, "-V"))
+    )
+    rated = rater_tables.read(journal, arousal, valence, scale, _form)
+    return {song_id: [*people, ratings.consensus(people)] for song_id, people in rated.items()}
 
 
 def curve_start(table: tables.Table) -> int:
     """Returns the index of the first column of the curve.
 
     Raises:
-      UserError: The header has an unknown form.
+      TableFault: The header has an unknown form.
     """
     names = [name.lower() for name in table.header]
     has_subject = any(part in names[0] for part in _WHO)
@@ -86,51 +79,20 @@ def curve_start(table: tables.Table) -> int:
     one_name = len(rest) == 1 and "dynamic" in rest[0]
     if has_subject and (timed or one_name or (not rest and first == 2)):
         return first
-    shown = ", ".join(table.header[:6]) + (", ..." if len(table.header) > 6 else "")
-    raise UserError(
-        f"{table.path} has the columns {shown}, which is an unknown form; expected a subject, an "
-        "optional static rating, then 'dynamic' or times every 0.5 s from 15 s on."
+    raise tables.TableFault(
+        table.path,
+        f"has the columns {table.shown()}, which is an unknown form; expected a subject, an "
+        "optional static rating, then 'dynamic' or times every 0.5 s from 15 s on",
     )
 
 
-def _tables(journal: Journal, folder: Path, ending: str) -> dict[str, Path]:
-    by_id: dict[str, Path] = {}
-    for path in layout.files(folder, (".csv",)):
-        if not path.stem.endswith(ending):
-            what = f"expected a name that ends in {ending}.csv; the file is ignored"
-            journal.problem("unexpected file name", journal.name(path), what)
-            continue
-        song_id = layout.plain_id(path.stem.removesuffix(ending))
-        if song_id in by_id:
-            what = f"a second table of song {song_id}, beside {by_id[song_id].name}, which is used"
-            journal.problem("two files for one song", journal.name(path), what)
-        else:
-            by_id[song_id] = path
-    return by_id
-
-
-def _rows(
-    journal: Journal, table: tables.Table, scale: tuple[float, float]
-) -> dict[str, np.ndarray]:
-    """Returns values by subject; a subject's first row is used."""
-    first = curve_start(table)
-    by_subject: dict[str, np.ndarray] = {}
-    for row, cells in enumerate(table.rows):
-        where = journal.name(table.path, table.numbers[row])
-        values = tables.values(journal, table, row, range(first, len(cells)), scale)
-        subject = cells[0].removesuffix(".0")
-        if subject in ("", EVERYONE):
-            what = f"'{subject}' is not an annotator's id; the row is left out"
-            journal.problem("no annotator", where, what)
-        elif subject in by_subject:
-            journal.drop("the annotator's second rating of the song", where)
-        elif values is not None:
-            by_subject[subject] = values
-    return by_subject
+def _form(song_id: str, table: tables.Table) -> rater_tables.Form:
+    del song_id  # all songs have the same form
+    return rater_tables.Form(0, first=curve_start(table))
 
 
 def _seconds(name: str) -> float | None:
-    match = re.fullmatch(r"sample_(\d+)ms|(\d+(?:\.\d+)?) ?s?", name)
+    match = re.fullmatch(r"sample_(\d{1,9})ms|(\d{1,9}(?:[.,]\d+)?) ?s?", name, re.ASCII)
     if not match:
         return None
-    return int(match[1]) / 1000 if match[1] else float(match[2])
+    return int(match[1]) / 1000 if match[1] else float(match[2].replace(",", "."))

@@ -16,15 +16,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dsaml_jax.datasets import layout, ratings, report, resample
+from dsaml_jax.datasets import layout, ratings, report, resample, tables, tree
+from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal, ReadOptions
-from dsaml_jax.datasets.schema import RATING_HZ, Rating, Song
+from dsaml_jax.datasets.schema import DIMENSIONS, RATING_HZ, Rating, Song
 from dsaml_jax.datasets.vgmidi import raters
-from dsaml_jax.errors import UserError
 
 NAME = "VGMIDI"
 SETS = (1, 2)
 _SCALE = (-1.0, 1.0)
+_LONGEST_S = 3600.0  # a longer piece has its duration in another unit, such as milliseconds
+_LONGEST_BAR_S = 60.0
 
 
 def read(
@@ -38,17 +40,17 @@ def read(
     Of the answers only a hash is kept, as the rater's id.
 
     Raises:
-      UserError: The root is not VGMIDI's; a JSON file is invalid; no piece has both ratings and
+      UserError: The root is not VGMIDI's; no annotation is usable; no piece has both ratings and
         MIDI although audio is required; or, if strict, any problem.
     """
     options = options or ReadOptions()
-    root = layout.existing_root(root, NAME)
-    journal = Journal(NAME, root, options)
+    journal = layout.open_root(root, NAME, options)
+    root = journal.root
     first = layout.require(
         root, NAME, tuple(f"annotations/vgmidi_raw_{number}.json" for number in SETS)
     )
     folder = first.parent.parent / "midi"
-    midi = {path.name: path for path in layout.files(folder, (".mid", ".midi"))}
+    midi = {path.name: path for path in layout.files(folder, tree.MIDI_SUFFIXES)}
     songs: list[Song] = []
     used: set[str] = set()
     for number in SETS:
@@ -56,10 +58,15 @@ def read(
         if not path.exists():
             journal.count(f"set {number} is absent")
             continue
-        pieces, annotations = _parts(path)
+        try:
+            pieces, annotations = _parts(path)
+        except tables.TableFault as fault:
+            what = f"{fault.what}; set {number} is left out"
+            journal.problem("a file that cannot be used", journal.name(path), what)
+            continue
         rated = _rated(journal, path, pieces, annotations)
         for name in sorted(rated, key=lambda name: (len(name), name)):
-            file = str(pieces[name].get("midi"))
+            file = _text(pieces[name], "midi")
             used.add(file)
             people = ratings.one_each(journal, f"{journal.name(path)}, {name}", rated[name])
             songs.append(
@@ -70,7 +77,7 @@ def read(
                     0.0,
                     midi.get(file),
                     duration_s=float(pieces[name]["duration"]),
-                    texts={"title": str(pieces[name].get("name", ""))},
+                    texts={"title": _text(pieces[name], "name")},
                 )
             )
     _count_pieces_each(journal, songs)
@@ -86,12 +93,17 @@ def _rated(
     known = raters.identify(annotations)
     durations: dict[str, float | None] = {}
     journal.count(f"annotations in {path.name}", len(annotations))
+    journal.rows_read += len(annotations)
     journal.count(f"pieces in {path.name}", len(pieces))
     for key, annotation in annotations.items():
         name = key.rpartition("_")[0]
         where = f"{journal.name(path)}, annotation {key}"
         if name not in pieces:
-            journal.drop("the piece does not exist", where)
+            journal.drop("the piece does not exist", where, rows=1)
+            continue
+        if not plain_id(name):
+            what = f"{ratings.shown(name)} is not a piece's name; the annotation is left out"
+            journal.problem("no song", where, what, rows=1)
             continue
         if name not in durations:
             durations[name] = _duration(
@@ -99,16 +111,13 @@ def _rated(
             )
         duration = durations[name]
         if key not in known:
-            journal.drop("the rater cannot be identified", where)
+            journal.drop("the rater cannot be identified", where, rows=1)
             continue
         if duration is None:
-            journal.drop("the piece has no usable duration", where)
+            journal.drop("the piece has no usable duration", where, rows=1)
             continue
-        both = [
-            ratings.checked(journal, f"{where}, {dimension}", annotation.get(dimension), _SCALE)
-            for dimension in ("arousal", "valence")
-        ]
-        curve = ratings.joined(journal, where, both[0], both[1])
+        values = {dimension: annotation.get(dimension) for dimension in DIMENSIONS}
+        curve = ratings.checked_curve(journal, where, values, _SCALE)
         if curve is None:
             continue
         if len(curve) != pieces[name].get("measures", len(curve)):
@@ -119,27 +128,42 @@ def _rated(
 
 
 def _duration(journal: Journal, where: str, piece: dict[str, Any]) -> float | None:
-    duration = piece.get("duration")
-    if isinstance(duration, int | float) and duration * RATING_HZ >= 1:
-        return float(duration)
-    what = f"duration is {duration!r}, expected seconds; its annotations are left out"
+    duration = ratings.as_number(piece.get("duration"))
+    bars = ratings.as_number(piece.get("measures"))
+    longest = _LONGEST_S if bars is None else min(_LONGEST_S, bars * _LONGEST_BAR_S)
+    if duration is not None and 1 / RATING_HZ <= duration <= longest:
+        return duration
+    what = (
+        f"duration is {ratings.shown(piece.get('duration'))}, expected seconds, at most "
+        f"{longest:g}; its annotations are left out"
+    )
     journal.problem("no duration", where, what)
     return None
 
 
 def _parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    if not path.is_file():
+        raise tables.TableFault(path, "is not a file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise tables.TableFault(path, "cannot be read as JSON: it is nested too deeply") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}.") from error
+        raise tables.TableFault(path, f"cannot be read as JSON: {error}") from error
     for name in ("pieces", "annotations"):
         part = content.get(name) if isinstance(content, dict) else None
         if not isinstance(part, dict) or not all(isinstance(v, dict) for v in part.values()):
-            raise UserError(
-                f"{path} has no object '{name}' of objects, as VGMIDI's files do; restore it from "
-                "the download."
+            raise tables.TableFault(
+                path,
+                f"has no object '{name}' of objects, as VGMIDI's files do; restore it from the "
+                "download",
             )
     return content["pieces"], content["annotations"]
+
+
+def _text(piece: dict[str, Any], field: str) -> str:
+    text = piece.get(field)
+    return text if isinstance(text, str) else ""
 
 
 def _count_pieces_each(journal: Journal, songs: list[Song]) -> None:

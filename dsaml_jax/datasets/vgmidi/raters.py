@@ -32,7 +32,7 @@ def identify(annotations: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {
         name: hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
         for name, key in keys.items()
-        if _answered(annotations[name]) or sizes[key] <= _USUAL_PIECES
+        if key is not None and _is_one_person(annotations[name], sizes[key])
     }
 
 
@@ -46,9 +46,14 @@ def pieces_each(songs: Iterable[Song]) -> collections.Counter[str]:
     )
 
 
-def _key(annotation: Mapping[str, Any]) -> str:
-    return json.dumps([annotation.get(field) for field in PROFILE + ANSWERS])
+def _key(annotation: Mapping[str, Any]) -> str | None:
+    """Returns profile and answers as one text; None if one of them is neither text nor number."""
+    fields = [annotation.get(field) for field in PROFILE + ANSWERS]
+    if not all(field is None or isinstance(field, str | int | float) for field in fields):
+        return None
+    return json.dumps(fields)
 
 
-def _answered(annotation: Mapping[str, Any]) -> bool:
-    return any(str(annotation.get(field) or "").strip() for field in ANSWERS)
+def _is_one_person(annotation: Mapping[str, Any], annotations: int) -> bool:
+    answered = any(str(annotation.get(field) or "").strip() for field in ANSWERS)
+    return answered or annotations <= _USUAL_PIECES

@@ -1,0 +1,28 @@
+"""Canonical ids of songs and annotators."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MISSING = ("", "nan", "na", "n/a", "#n/a", "null", "none", "nat", "<na>")
+"""What programs write, in any case, where a value is missing."""
+
+_INTEGER = re.compile(r"\+?(\d+)(\.0*)?", re.ASCII)
+
+
+def plain_id(value: object) -> str:
+    """Returns an id in its canonical form; "" if it is missing or cannot be an id.
+
+    Surrounding blanks are removed, and whole numbers written without leading zeros and decimals:
+    7, "07" and "7.0" are one id. Text that is not printable cannot be an id.
+    """
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "surrogateescape")
+    if value is None or isinstance(value, list | tuple | dict):
+        return ""
+    text = unicodedata.normalize("NFC", str(value).strip())
+    if text.lower() in MISSING or not text.isprintable():
+        return ""
+    integer = _INTEGER.fullmatch(text)
+    return (integer[1].lstrip("0") or "0") if integer else text
