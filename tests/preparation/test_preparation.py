@@ -146,7 +146,7 @@ def test_filters_that_leave_nothing_are_refused(deam, tmp_path):
     root = shutil.copytree(deam[0], tmp_path / "deam")
     shutil.rmtree(data_folders.deam_file(root, "arousal").parent)
     with pytest.raises(
-        UserError, match="no annotator's rating passes data.filters: .*more_songs_than=9"
+        UserError, match=r"no annotator's rating passes data.filters: .*more_songs_than=9"
     ):
         preparation_of(experiment("deam", root, deam[1], **{"data.filters.more_songs_than": 9}))
 
