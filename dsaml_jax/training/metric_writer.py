@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttribut
 from tensorboardX.summary import scalar
 
 from dsaml_jax.runtime.files import cannot_write
+
+LOG = logging.getLogger(__name__)
 
 FLUSH_S = 60
 """Seconds between flushes of TensorBoard events."""
@@ -57,12 +60,21 @@ class MetricWriter:
             raise cannot_write(self._path, error) from error
 
     def read(self, stage: str) -> list[dict[str, Any]]:
-        """Returns the rows of a stage in the order of steps; a repeated step's later values win."""
+        """Returns the rows of a stage in the order of steps; a repeated step's later values win.
+
+        Lines that are damaged are counted in a warning and left out.
+        """
         merged: dict[int, dict[str, Any]] = {}
-        for line in self._path.read_text().splitlines():
-            row = json.loads(line)
+        damaged = 0
+        for line in self._path.read_bytes().split(b"\n"):
+            row = _row(line)
+            if row is None:
+                damaged += bool(line.strip())
+                continue
             if row["stage"] == stage:
                 merged.setdefault(row["step"], {}).update(row)
+        if damaged:
+            LOG.warning("%s: %d damaged lines are left out", self._path, damaged)
         return [merged[step] for step in sorted(merged)]
 
     def __enter__(self) -> MetricWriter:
@@ -74,6 +86,19 @@ class MetricWriter:
             self._events.close()
         except OSError as error:
             raise cannot_write(self._path, error) from error
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """Returns the row that a line holds; None if it is blank or damaged."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("stage"), str):
+        return None
+    numbers = (value for name, value in row.items() if name != "stage")
+    whole = isinstance(row.get("step"), int) and all(isinstance(n, int | float) for n in numbers)
+    return row if whole else None
 
 
 def _cut_torn_line(path: Path) -> None:
