@@ -202,7 +202,7 @@ def _flag_sentence(message: str) -> str:
 def _run(argv: list[str]) -> None:
     """Runs the mode that the parsed flags choose."""
     from dsaml_jax.commands.workdir import lock_workdir
-    from dsaml_jax.config.experiment import experiment_from_config
+    from dsaml_jax.config.experiment import experiment_from_config, resolved_config
     from dsaml_jax.runtime import processes
     from dsaml_jax.runtime.compilation_cache import enable_compilation_cache
     from dsaml_jax.runtime.signals import exit_on_signal
@@ -222,7 +222,7 @@ def _run(argv: list[str]) -> None:
         logging.INFO if processes.is_process_zero() else logging.ERROR
     )
     enable_compilation_cache(given.compile_cache)
-    processes.check_agreement("config", experiment)
+    processes.check_agreement("config", resolved_config(experiment))
     mode = MODES[given.mode]
     options = Options(given.memory_gib, given.profile_steps)
     if mode.on_one_process:

@@ -3,8 +3,9 @@
     python -m tests.kill_training                              20 rounds of tests/killed.py
     python -m tests.kill_training --config=configs/demo.py --rounds=3
 
-A round is a run in a workdir of its own, stopped up to `--kills` times, by SIGKILL or SIGTERM, at
-moments drawn over the time that the uninterrupted run took, and at last left to end. Every
+A round is a run in a workdir of its own, stopped up to `--kills` times and at last left to end: by
+SIGKILL or SIGTERM at moments drawn over the time that the uninterrupted run took, or by SIGKILL
+where a checkpoint is renamed or deleted, at the n-th file, n drawn over all of them. Every
 stage's last and best checkpoint (weights, outer state, rates, counters), the results and the log
 must equal those of the uninterrupted run. Ends with an error where they do not, where a run fails,
 or where one says that a checkpoint is damaged.
@@ -31,10 +32,41 @@ import orbax.checkpoint as ocp
 ROOT = Path(__file__).parent.parent
 RUN_AGAIN = 75
 
+DIE_AT = """
+import os, re, signal, sys
+from dsaml_jax import cli
+at, file = int(sys.argv.pop(1)), sys.argv.pop(1)
+count = 0
+def wrapped(function):
+    def call(path, *rest, dir_fd=None, **named):
+        global count
+        folder = os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd is not None else ""
+        whole = os.path.join(folder, os.fspath(path))
+        if re.search(r"/checkpoints/\\w+/(\\.deleted|\\d+(/|$))", whole):
+            count += 1
+            with open(file, "w") as counted:
+                counted.write(str(count))
+            if count == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        if dir_fd is not None:
+            named["dir_fd"] = dir_fd
+        return function(path, *rest, **named)
+    return call
+for name in ("unlink", "remove", "rmdir", "rename"):
+    setattr(os, name, wrapped(getattr(os, name)))
+cli.main()
+"""
+"""The command line, killed at the n-th removal or renaming of a checkpoint's file; 0 for never."""
 
-def start(config: str, workdir: Path, prepared: Path, cache: Path) -> subprocess.Popen:
-    """Training as users start it."""
-    command = [sys.executable, "launch.py", f"--config={config}", f"--workdir={workdir}"]
+
+def start(
+    config: str, workdir: Path, prepared: Path, cache: Path, die_at: int | None = None
+) -> subprocess.Popen:
+    """Training as users start it, or killed at a removal; their number is in `removals.txt`."""
+    program = ["launch.py"]
+    if die_at is not None:
+        program = ["-c", DIE_AT, str(die_at), str(prepared.with_name("removals.txt"))]
+    command = [sys.executable, *program, f"--config={config}", f"--workdir={workdir}"]
     command += [f"--config.data.prepared={prepared}", f"--compile_cache={cache}"]
     return subprocess.Popen(
         command,
@@ -64,6 +96,18 @@ def stop(running: subprocess.Popen, number: signal.Signals, after_s: float) -> s
     if running.returncode not in expected or "Traceback" in error or "damaged" in error:
         raise RuntimeError(f"exit {running.returncode}, {told or 'not stopped'}: {error}")
     return told
+
+
+def end(running: subprocess.Popen, die_at: int) -> str:
+    """Waits for a run that is killed at a removal; tells of it, "" if it ended before.
+
+    Raises:
+      RuntimeError: the run ended otherwise than it should.
+    """
+    error = running.communicate()[1]
+    if running.returncode not in {0, -signal.SIGKILL} or "Traceback" in error or "damaged" in error:
+        raise RuntimeError(f"exit {running.returncode}, removal {die_at}: {error}")
+    return f"KILL at removal {die_at}" if running.returncode else ""
 
 
 def digest(workdir: Path) -> dict[str, str]:
@@ -109,23 +153,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
 
-        def run(name: str) -> subprocess.Popen:
-            return start(options.config, work / name, work / "prepared", work / "compiled")
+        def run(name: str, die_at: int | None = None) -> subprocess.Popen:
+            return start(options.config, work / name, work / "prepared", work / "compiled", die_at)
 
-        for name in ("first", "whole"):  # the second finds data and programs, as the killed do
-            began = time.monotonic()
-            stop(run(name), signal.SIGTERM, 1e6)
-            took = time.monotonic() - began
+        end(run("first", 0), 0)
+        removals = int((work / "removals.txt").read_text())
+        began = time.monotonic()
+        stop(run("whole"), signal.SIGTERM, 1e6)  # finds data and programs, as the killed do
+        took = time.monotonic() - began
         whole = digest(work / "whole")
         if digest(work / "first") != whole:
             sys.exit("two uninterrupted runs differ: nothing can be compared")
-        print(f"uninterrupted: {took:.1f} s; compared: {'; '.join(whole)}\n")
+        print(f"uninterrupted: {took:.1f} s, {removals} removals; compared: {'; '.join(whole)}\n")
         print("| round | signal, moment, exit code | equal |\n|---|---|---|")
         for number in range(1, options.rounds + 1):
             told = []
             for _ in range(chance.randint(1, options.kills)):
-                drawn = chance.choice((signal.SIGKILL, signal.SIGTERM)), chance.uniform(0, took)
-                told.append(stop(run(f"killed{number}"), *drawn) or "ended before")
+                name = f"killed{number}"
+                how = chance.choice((signal.SIGKILL, signal.SIGTERM, None))
+                if how is None:
+                    at = chance.randint(1, removals)
+                    told.append(end(run(name, at), at) or "ended before")
+                else:
+                    told.append(stop(run(name), how, chance.uniform(0, took)) or "ended before")
             stop(run(f"killed{number}"), signal.SIGTERM, 1e6)
             found = digest(work / f"killed{number}")
             differ = [name for name in whole if found[name] != whole[name]]

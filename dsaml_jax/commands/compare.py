@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 from dsaml_jax.commands.study import REPEATS, mean_gradient
 from dsaml_jax.commands.train import train
-from dsaml_jax.commands.workdir import lock_workdir
+from dsaml_jax.commands.workdir import lock_workdir, open_workdir
 from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.loading import load_corpora
 from dsaml_jax.errors import UserError
@@ -30,8 +29,9 @@ from dsaml_jax.reports.comparison import (
     comparison_table,
     csv_rows,
 )
-from dsaml_jax.runtime.files import PARTIAL, write_json, write_text
+from dsaml_jax.runtime.files import PARTIAL, read_json_object, write_json, write_text
 from dsaml_jax.training.diagnosis import check_study, study_key
+from dsaml_jax.training.metric_writer import merged_rows
 from dsaml_jax.training.stages import check_inner, initial_meta_state
 
 LOG = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ def _write(experiment: Experiment, compared: Comparison, workdir: Path) -> str:
 def _train(variant: Experiment, folder: Path, workdir: Path, seed: int) -> None:
     """Trains and evaluates a variant unless done, reusing the seed's population model."""
     if (folder / "results.json").exists():
+        open_workdir(folder, variant, fresh=False)  # raises if the results are another config's
         return
     with lock_workdir(folder, variant, fresh=True):
         own, shared = folder / "checkpoints" / "population", workdir / "population" / str(seed)
@@ -103,29 +104,36 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _read(folder: Path) -> RunResult:
-    results = json.loads((folder / "results.json").read_text())
+    """Reads the results and the log of a run; raises UserError if they are damaged."""
+    rows = merged_rows(folder / "metrics.jsonl", "meta")
 
-    def interval(table: str, row: str) -> tuple[float, float, float]:
-        found = results[table][row]["ccc"]
-        return found["mean"], found["low"], found["high"]
+    def by_step(name: str) -> dict[int, float]:
+        return {row["step"]: row[name] for row in rows if row.get(name) is not None}
 
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    lines = [line for line in lines if line.get("stage") == "meta"]
-    selection = {
-        line["step"]: line["validation/selection"]
-        for line in lines
-        if "validation/selection" in line
-    }
-    cosine = {
-        line["step"]: line["diagnostics/cosine/all"]
-        for line in lines
-        if "diagnostics/cosine/all" in line
-    }
+    selection = by_step("validation/selection")
+    if not selection:
+        raise UserError(
+            f"{folder / 'metrics.jsonl'} holds no validation of the meta stage; delete {folder} to "
+            "run it again."
+        )
+    path = folder / "results.json"
+    try:
+        results = read_json_object(path)
+
+        def interval(table: str, row: str) -> tuple[float, float, float]:
+            found = results[table][row]["ccc"]
+            return found["mean"], found["low"], found["high"]
+
+        ccc, gain = interval("intervals", "adapted"), interval("differences", "population")
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}: {error}); delete it to evaluate again."
+        ) from error
     return RunResult(
-        ccc=interval("intervals", "adapted"),
-        gain=interval("differences", "population"),
+        ccc=ccc,
+        gain=gain,
         chosen=max(selection, key=selection.__getitem__),
-        cosine=cosine,
+        cosine=by_step("diagnostics/cosine/all"),
     )
 
 
@@ -137,7 +145,7 @@ def _costs(
     Variants that need more inner steps are left out. `costs.json` is updated after each number.
     """
     file = workdir / "costs.json"
-    costs = json.loads(file.read_text()) if file.exists() else {}
+    costs = _measured(file)
     all_steps = experiment.comparison.cost_steps
     if all(str(steps) in costs for steps in all_steps):
         return _parse_costs(costs, all_steps)
@@ -161,6 +169,19 @@ def _costs(
         write_json(file, costs)
         LOG.info("cost at %d inner steps measured", steps)
     return _parse_costs(costs, all_steps)
+
+
+def _measured(file: Path) -> dict[str, Any]:
+    """Returns what `costs.json` holds; nothing, with a warning, if it is damaged."""
+    if not file.exists():
+        return {}
+    try:
+        costs = read_json_object(file)
+        _parse_costs(costs, [int(steps) for steps in costs])
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        LOG.warning("%s is damaged (%s): the costs are measured again", file, error)
+        return {}
+    return costs
 
 
 def _parse_costs(costs: dict[str, Any], all_steps: Sequence[int]) -> dict[int, dict[str, Cost]]:

@@ -35,10 +35,11 @@ def study_checkpoint(experiment: Experiment, workdir: Path) -> str:
       UserError: there are none, or there is nothing to study.
     """
     check_study(experiment.inner, experiment.tasks)
-    trained = restore(experiment, workdir)
+    corpora = load_corpora(experiment)
+    trained = restore(experiment, workdir, corpora)
     if trained.meta is None:
         raise UserError(f"{workdir} holds no meta-learned model; set data.labels to 'personal'.")
-    return study(experiment, load_corpora(experiment)["train"].tables, trained.meta, workdir)
+    return study(experiment, corpora["train"].tables, trained.meta, workdir)
 
 
 def study(experiment: Experiment, tables: Tables, weights: Weights, workdir: Path) -> str:

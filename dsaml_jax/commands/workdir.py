@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.metadata
-import json
 import logging
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 
-from dsaml_jax.config.experiment import Experiment, resolved_config
+from dsaml_jax.config.experiment import Experiment, fixed_config, resolved_config
 from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.differences import differences
-from dsaml_jax.runtime.files import PARTIAL, cannot_write, write_json
+from dsaml_jax.runtime.files import PARTIAL, cannot_write, read_json_object, write_json
 
 LOG = logging.getLogger(__name__)
 
@@ -28,15 +27,6 @@ LOCK = ".lock"
 
 OTHERS = {"preparation", LOCK}
 """Entries that a folder may hold before a run begins there, such as --mode=prepare's report."""
-
-MAY_CHANGE = {
-    "data": ("root", "prepared", "processes", "beam_options", "on_device"),
-    "population": ("checkpoint_every", "skip_at_most"),
-    "meta": ("checkpoint_every", "skip_at_most"),
-    "evaluation": ("figures",),
-}
-"""Fields that may change when a run resumes; none affects the weights. The data may move but must
-stay the same: checkpoints hold their fingerprint."""
 
 
 @contextlib.contextmanager
@@ -48,9 +38,9 @@ def lock_workdir(
     Args and errors: those of `open_workdir`.
 
     Raises:
-      UserError: also if another process holds the lock.
+      UserError: also if another process holds the lock, or the workdir is removed meanwhile.
     """
-    folder = open_workdir(path, experiment, fresh=fresh)
+    folder = _open(path, experiment, fresh=fresh)
     with _locked(folder):
         # Another run may have begun here before the lock was taken.
         open_workdir(path, experiment, fresh=fresh)
@@ -63,6 +53,7 @@ def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh:
     """Opens or creates the folder of a run, with `config.json` and `versions.json`.
 
     A folder that holds a run of the same config is reused; fields in `MAY_CHANGE` may differ.
+    Other versions of packages, or other devices, than it began with are logged.
 
     Args:
       path: the folder.
@@ -73,6 +64,15 @@ def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh:
       UserError: the folder holds another experiment (the fields that differ are named), holds none
         where one must exist, or cannot be written. Nothing is written in the first two cases.
     """
+    folder = _open(path, experiment, fresh=fresh)
+    changed = differences(_recorded(folder / "config.json"), resolved_config(experiment))
+    if changed:
+        LOG.info("resuming in %s; %s", folder, "; ".join(changed))
+    _compare_versions(folder / "versions.json")
+    return folder
+
+
+def _open(path: str | os.PathLike[str], experiment: Experiment, *, fresh: bool) -> Path:
     folder = Path(path)
     config = folder / "config.json"
     resolved = resolved_config(experiment)
@@ -98,6 +98,7 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "devices": ", ".join(str(device) for device in jax.devices()),
+        "device_kind": ", ".join(sorted({device.device_kind for device in jax.devices()})),
     } | {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
@@ -107,33 +108,50 @@ def _is_vacant(folder: Path) -> bool:
     )
 
 
+def _compare_versions(file: Path) -> None:
+    """Logs how the versions and devices differ from those that a run began with."""
+    try:
+        began = read_json_object(file)
+    except (ValueError, OSError) as error:
+        LOG.warning(
+            "%s cannot be read (%s): whether this run began with other versions is unknown",
+            file,
+            getattr(error, "strerror", None) or error,
+        )
+        return
+    changed = differences(_relevant(began), _relevant(versions()))
+    if changed:
+        LOG.warning(
+            "%s began with other versions (%s); its results may differ from those of an "
+            "uninterrupted run",
+            file.parent,
+            "; ".join(changed),
+        )
+
+
+def _relevant(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns what results depend on: not the kernel, which other names of devices imply."""
+    return {name: value for name, value in found.items() if name != "platform"}
+
+
 def _check_same(config: Path, resolved: dict[str, Any]) -> None:
     """Raises UserError unless the file holds the resolved config, `MAY_CHANGE` aside."""
-    try:
-        recorded = json.loads(config.read_text())
-    except ValueError as error:
-        raise UserError(
-            f"{config} is damaged ({error}); choose another --workdir, or fix the file."
-        ) from error
-    different = differences(_without_changeable(recorded), _without_changeable(resolved))
+    different = differences(fixed_config(_recorded(config)), fixed_config(resolved))
     if different:
         raise UserError(
             f"{config.parent} holds another experiment ({'; '.join(different)}); "
             "choose another --workdir, or delete that one."
         )
-    changed = differences(recorded, resolved)
-    if changed:
-        LOG.info("resuming in %s; %s", config.parent, "; ".join(changed))
 
 
-def _without_changeable(resolved: dict[str, Any]) -> dict[str, Any]:
-    """Returns a resolved config without the fields that may change."""
-    return {
-        name: {k: v for k, v in value.items() if k not in MAY_CHANGE[name]}
-        if name in MAY_CHANGE
-        else value
-        for name, value in resolved.items()
-    }
+def _recorded(config: Path) -> dict[str, Any]:
+    """Reads `config.json`; raises UserError if it is damaged."""
+    try:
+        return read_json_object(config)
+    except ValueError as error:
+        raise UserError(
+            f"{config} is damaged ({error}); choose another --workdir, or fix the file."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -153,4 +171,22 @@ def _locked(folder: Path) -> Iterator[None]:
             ) from error
         except OSError as error:  # a file system without locks
             LOG.warning("%s cannot be locked (%s): start no second run there", folder, error)
-        yield
+        try:
+            yield
+        except Exception as error:
+            if _is_removed(file):
+                raise _removed(folder) from error
+            raise
+        if _is_removed(file):
+            raise _removed(folder)
+
+
+def _is_removed(file: IO[str]) -> bool:
+    return os.fstat(file.fileno()).st_nlink == 0
+
+
+def _removed(folder: Path) -> UserError:
+    return UserError(
+        f"{folder} was removed while the run was writing there; what it held is lost: delete what "
+        "is left of it, and run the same command again."
+    )

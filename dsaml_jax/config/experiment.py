@@ -24,8 +24,18 @@ __all__ = [
     "StageConfig",
     "TaskConfig",
     "experiment_from_config",
+    "fixed_config",
     "resolved_config",
 ]
+
+MAY_CHANGE = {
+    "data": ("root", "prepared", "processes", "beam_options", "on_device"),
+    "population": ("checkpoint_every", "skip_at_most"),
+    "meta": ("checkpoint_every", "skip_at_most"),
+    "evaluation": ("figures",),
+}
+"""Fields that may change when a run resumes; none affects the weights. The data may move but must
+stay the same: checkpoints hold their fingerprint."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,3 +117,13 @@ def experiment_from_config(config: Mapping[str, Any]) -> Experiment:
 def resolved_config(experiment: Experiment) -> dict[str, Any]:
     """Returns every field, as JSON holds it."""
     return json.loads(json.dumps(dataclasses.asdict(experiment)))
+
+
+def fixed_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a resolved config without the fields that may change when a run resumes."""
+    return {
+        name: {k: v for k, v in value.items() if k not in MAY_CHANGE.get(name, ())}
+        if isinstance(value, dict)
+        else value
+        for name, value in resolved.items()
+    }

@@ -8,12 +8,14 @@ extended by a folder `configs` in the working directory.
 from __future__ import annotations
 
 import difflib
+import importlib.machinery
 import importlib.util
 import sys
 import traceback
 import types
 from pathlib import Path
-from typing import Any
+
+from ml_collections import ConfigDict
 
 from dsaml_jax.config.renamed import new_line
 from dsaml_jax.errors import UserError
@@ -51,31 +53,58 @@ def config_file(name: str) -> Path:
     return file
 
 
-def load_config(file: Path) -> Any:
+def load_config(file: Path) -> ConfigDict:
     """Returns what `get_config` of a config file returns.
 
     Raises:
       UserError: the file is no valid Python, has no `get_config`, or fails; its line is named.
     """
     _make_configs_importable()
-    spec = importlib.util.spec_from_file_location("config_file", file)
-    assert spec is not None and spec.loader is not None  # the file is Python source
+    loader = importlib.machinery.SourceFileLoader("config_file", str(file))
+    spec = importlib.util.spec_from_loader("config_file", loader)
+    assert spec is not None  # there is a loader
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        return module.get_config()
+        loader.exec_module(module)
+        function = getattr(module, "get_config", None)
+        if not callable(function):
+            raise UserError(
+                f"{file} defines no function get_config; expected a Python file that defines one "
+                "without parameters that returns the experiment, as configs/demo.py does."
+            )
+        config = function()
     except UserError:
         raise
+    except SystemExit as error:
+        raise UserError(f"{file} ends the program; a config file only returns values.") from error
+    except OSError as error:
+        if error.filename != str(file):
+            raise _located(error, file) from error
+        raise UserError(f"{file} cannot be read ({error.strerror}).") from error
     except SyntaxError as error:
-        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise UserError(f"{error.filename or file}{line}: {error.msg}.") from error
     except Exception as error:
-        lines = traceback.extract_tb(error.__traceback__)
-        ours = [
-            line for line in lines if Path(line.filename).parent in (file.parent, shipped_folder())
-        ]
-        line = (ours or lines)[-1]
-        reason = new_line(line.line or "") or " ".join(str(error).split())
-        raise UserError(f"{line.filename}, line {line.lineno}: {reason}") from error
+        raise _located(error, file) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"{file}: get_config returns {type(config).__name__}; expected a ConfigDict, as "
+            "configs.base.get_config() returns."
+        )
+    return config
+
+
+def _located(error: Exception, file: Path) -> UserError:
+    """Returns an error that names the line of a config file that failed."""
+    lines = traceback.extract_tb(error.__traceback__)
+    folders = (file.parent, shipped_folder())
+    ours = [line for line in lines if Path(line.filename).parent in folders]
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if not ours:
+        return UserError(f"{file}: {reason}")
+    return UserError(
+        f"{ours[-1].filename}, line {ours[-1].lineno}: {new_line(ours[-1].line or '') or reason}"
+    )
 
 
 def _make_configs_importable() -> None:

@@ -76,6 +76,24 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Raises:
+      ValueError: It holds something else; the message says what.
+      OSError: It cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    try:
+        content = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds {type(content).__name__}, expected a JSON object")
+    return content
+
+
 def cannot_write(path: str | Path, error: BaseException, remedy: str = REMEDY) -> UserError:
     """Returns the error to raise if `path` cannot be written."""
     reason = storage_reason(error) or getattr(error, "strerror", None) or error

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from dsaml_jax.errors import UserError
+from dsaml_jax.runtime.differences import differences
 
 Result = TypeVar("Result")
 
@@ -133,7 +135,7 @@ def check_agreement(what: str, content: Any) -> None:
 
     Args:
       what: Name of the content, for the message.
-      content: A pytree of arrays, or anything whose `repr` is complete.
+      content: A pytree of arrays, or a JSON-compatible dict, whose fields the message names.
     """
     if jax.process_count() == 1:
         return
@@ -141,10 +143,25 @@ def check_agreement(what: str, content: Any) -> None:
     digests = np.asarray(multihost_utils.process_allgather(own)).reshape(jax.process_count(), -1)
     different = np.flatnonzero((digests != digests[0]).any(1))
     if len(different):
+        fields = _different_fields(content, int(different[0]))
+        named = f": {'; '.join(fields)}" if fields else ""
         raise UserError(
             f"process {different[0]} of {len(digests)} has different {what} than process 0 "
-            f"({len(different)} differ); start all of them with the same flags and data."
+            f"({len(different)} differ){named}; start all of them with the same flags and data."
         )
+
+
+def _different_fields(content: Any, process: int) -> list[str]:
+    """Lists the fields in which a process differs from process 0; none unless content is JSON."""
+    try:
+        text = np.frombuffer(json.dumps(content).encode(), np.uint8)
+    except TypeError:  # it holds arrays
+        return []
+    longest = int(np.max(multihost_utils.process_allgather(np.array(len(text)))))
+    padded = np.pad(text, (0, longest - len(text)), constant_values=ord(" "))
+    texts = np.asarray(multihost_utils.process_allgather(padded))
+    first, other = (json.loads(texts[i].tobytes()) for i in (0, process))
+    return differences(first, other)
 
 
 def digest(content: Any) -> bytes:
@@ -154,7 +171,7 @@ def digest(content: Any) -> bytes:
         if isinstance(leaf, jax.Array | np.ndarray):
             array = np.ascontiguousarray(leaf)
             hasher.update(f"{array.dtype} {array.shape}".encode())
-            hasher.update(array.data)
+            hasher.update(array.reshape(-1).view(np.uint8).data)  # bfloat16 has no buffer
         else:
             hasher.update(repr(leaf).encode())
     return hasher.digest()

@@ -14,6 +14,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
+from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.files import cannot_write
 
 LOG = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class MetricWriter:
         events = workdir / "tensorboard"
         try:
             self._file = self._path.open("ab")
-            _cut_torn_line(self._path)
+            _end_last_line(self._path)
             events.mkdir(exist_ok=True)
             self._events = EventsWriter(str(events / "events"), f".{os.getpid()}")
             self._flushed = time.monotonic()
@@ -47,6 +48,8 @@ class MetricWriter:
     def write(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Appends {"stage", "step", ...values} and the same numbers as TensorBoard scalars."""
         line = json.dumps({"stage": stage, "step": step, **values}) + "\n"
+        if os.fstat(self._file.fileno()).st_nlink == 0:
+            raise UserError(f"{self._path} was removed while the run was writing there.")
         try:
             self._file.write(line.encode())
             self._file.flush()
@@ -60,22 +63,8 @@ class MetricWriter:
             raise cannot_write(self._path, error) from error
 
     def read(self, stage: str) -> list[dict[str, Any]]:
-        """Returns the rows of a stage in the order of steps; a repeated step's later values win.
-
-        Lines that are damaged are counted in a warning and left out.
-        """
-        merged: dict[int, dict[str, Any]] = {}
-        damaged = 0
-        for line in self._path.read_bytes().split(b"\n"):
-            row = _row(line)
-            if row is None:
-                damaged += bool(line.strip())
-                continue
-            if row["stage"] == stage:
-                merged.setdefault(row["step"], {}).update(row)
-        if damaged:
-            LOG.warning("%s: %d damaged lines are left out", self._path, damaged)
-        return [merged[step] for step in sorted(merged)]
+        """Returns the rows of a stage in the order of steps; a repeated step's later values win."""
+        return merged_rows(self._path, stage)
 
     def __enter__(self) -> MetricWriter:
         return self
@@ -88,22 +77,76 @@ class MetricWriter:
             raise cannot_write(self._path, error) from error
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
-    """Returns the row that a line holds; None if it is blank or damaged."""
+def merged_rows(path: Path, stage: str) -> list[dict[str, Any]]:
+    """Reads `metrics.jsonl`: the rows of a stage by step; a repeated step's later values win.
+
+    Lines that cannot be read are counted in a warning.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
     try:
-        row = json.loads(line)
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+    merged: dict[int, dict[str, Any]] = {}
+    unreadable = []
+    for number, line in enumerate(lines, 1):
+        row, whole = _parse(line)
+        if not whole:
+            unreadable.append(number)
+        if row is not None and row["stage"] == stage:
+            merged.setdefault(row["step"], {}).update(row)
+    if unreadable:
+        LOG.warning(
+            "%s: %d lines are damaged, the first is line %d; the figures lack what they said",
+            path,
+            len(unreadable),
+            unreadable[0],
+        )
+    return [merged[step] for step in sorted(merged)]
+
+
+def _parse(line: bytes) -> tuple[dict[str, Any] | None, bool]:
+    """Returns the row that a line ends with, if any, and whether nothing else was on the line.
+
+    A row may follow what an interrupted write or a power cut left on its line.
+    """
+    text = line.strip(b" \t\r")
+    if not text:
+        return None, True
+    start = text.find(b"{")
+    while start >= 0:
+        row = _row(text[start:])
+        if row is not None:
+            return row, start == 0
+        start = text.find(b"{", start + 1)
+    return None, False
+
+
+def _row(text: bytes) -> dict[str, Any] | None:
+    """Returns a row {"stage", "step", ...numbers}, or None if the text is none."""
+    try:
+        row = json.loads(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or not isinstance(row.get("stage"), str):
         return None
-    numbers = (value for name, value in row.items() if name != "stage")
-    whole = isinstance(row.get("step"), int) and all(isinstance(n, int | float) for n in numbers)
-    return row if whole else None
+    numbers = {name: value for name, value in row.items() if name != "stage"}
+    valid = type(numbers.get("step")) is int and all(
+        value is None or type(value) in (int, float) for value in numbers.values()
+    )
+    return row if valid else None
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Truncates a partially written last line; its step runs again."""
+def _end_last_line(path: Path) -> None:
+    """Ends the last line if it lacks its end; truncates it if it is no row: its step runs again."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
-    if whole < len(content):
+    if whole == len(content):
+        return
+    if _row(content[whole:]) is None:
         os.truncate(path, whole)
+    else:
+        with path.open("ab") as file:
+            file.write(b"\n")

@@ -18,11 +18,12 @@ from dsaml_jax.config.experiment import (
     Experiment,
     StageConfig,
     TaskConfig,
+    fixed_config,
     resolved_config,
 )
 from dsaml_jax.config.inner import InnerConfig, check_adapted
 from dsaml_jax.data.corpus import Corpus
-from dsaml_jax.data.fingerprint import fingerprint
+from dsaml_jax.data.fingerprint import Fingerprint, fingerprint
 from dsaml_jax.data.tasks import check_tasks
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.metrics import annotator_means, average, sequence_metrics
@@ -113,11 +114,7 @@ def train(
     stages = training_stages(experiment)
     if experiment.diagnostics.every and any(stage.inner.steps for stage in stages):
         check_study(experiment.inner, tasks)
-    run_metadata = {
-        "config": resolved_config(experiment),
-        "seed": experiment.seed,
-        "data": fingerprint(corpora),
-    }
+    data = fingerprint(corpora)
     key, mesh = jax.random.key(experiment.seed), task_mesh()
     fitted: dict[str, Fitted] = {}
     with MetricWriter(workdir) as writer:
@@ -128,9 +125,7 @@ def train(
             stage_key = jax.random.fold_in(key, stage.stream)
             with contextlib.ExitStack() as stack:
                 checkpoints = stack.enter_context(
-                    contextlib.closing(
-                        Checkpoints(workdir / "checkpoints" / stage.name, run_metadata)
-                    )
+                    contextlib.closing(_checkpoints(experiment, stage, workdir, data))
                 )
                 source = stack.enter_context(
                     open_batch_source(corpora["train"].tables, tasks, stage_key, mesh)
@@ -168,14 +163,12 @@ def restore(
       corpora: the data it was trained on; if given, they must be the same.
 
     Raises:
-      UserError: there are no weights, or they were trained on other data.
+      UserError: there are no weights, or they were trained on other data or with another config.
     """
     best = {}
-    metadata = {} if corpora is None else {"data": fingerprint(corpora)}
+    data = None if corpora is None else fingerprint(corpora)
     for stage in training_stages(experiment):
-        with contextlib.closing(
-            Checkpoints(workdir / "checkpoints" / stage.name, metadata)
-        ) as checkpoints:
+        with contextlib.closing(_checkpoints(experiment, stage, workdir, data)) as checkpoints:
             saved = checkpoints.best(replicate(_initial_state(experiment, stage), task_mesh()))
         if saved is None or saved.metrics is None:
             raise UserError(
@@ -230,6 +223,21 @@ def check_inner(inner: InnerConfig, model: DSAMLConfig, audio: AudioConfig) -> N
 def initial_meta_state(experiment: Experiment) -> TrainState:
     """Returns step 0 of meta-learning with fresh weights."""
     return _initial_state(experiment, Stage("meta", experiment.meta, experiment.inner, META_STREAM))
+
+
+def _checkpoints(
+    experiment: Experiment, stage: Stage, workdir: Path, data: Fingerprint | None
+) -> Checkpoints:
+    """Opens the checkpoints of a stage, with the config that its weights depend on.
+
+    The population model does not depend on the inner loop, so that the variants of a comparison
+    can share it.
+    """
+    config = fixed_config(resolved_config(experiment))
+    if stage.name == "population":
+        del config["inner"]
+    run = {"config": config} | ({} if data is None else {"data": data})
+    return Checkpoints(workdir / "checkpoints" / stage.name, run)
 
 
 def _initial_state(experiment: Experiment, stage: Stage) -> TrainState:

@@ -120,3 +120,33 @@ def test_programs_are_called_as_they_were_started():
     assert cli.program_name("launch.py") == "launch.py"
     assert cli.program_name("/usr/bin/dsaml") == "dsaml"
     assert cli.program_name("/lib/dsaml_jax/__main__.py") == "python -m dsaml_jax"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.py", "x = 1", r"a\.py defines no function get_config; expected"),
+        ("a.py", "get_config = 3", r"a\.py defines no function get_config; expected"),
+        (
+            "a.py",
+            "def get_config():\n    pass",
+            r"get_config returns NoneType; expected a ConfigDict",
+        ),
+        (
+            "a.py",
+            "def get_config():\n    return {'seed': 1}",
+            "returns dict; expected a ConfigDict",
+        ),
+        ("a.py", "def get_config(x):\n    return x", r"a\.py: .*missing 1 required positional"),
+        ("a.py", "import sys\nsys.exit()", r"a\.py ends the program"),
+        ("a.json", '{"seed": 1}', r"a\.json defines no function get_config"),
+        ("a.py", "x = 1\0", r"a\.py: .*null bytes"),
+        ("a.py", "def get_config():\n    return open('gone')", r"line 2: .*No such file"),
+    ],
+)
+def test_a_file_that_is_no_config_is_one_sentence(tmp_path, name, content, sentence):
+    file = tmp_path / name
+    file.write_text(content)
+    with pytest.raises(UserError, match=sentence) as caught:
+        parse(f"--config={file}")
+    assert "\n" not in str(caught.value)

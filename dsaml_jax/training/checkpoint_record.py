@@ -1,0 +1,98 @@
+"""What a checkpoint says of itself: the run it belongs to, its arrays, its metrics, and hashes.
+
+The record travels in the checkpoint's own metadata, so that a checkpoint that was copied or linked
+elsewhere is recognized, and so that one wrong byte is noticed: storage formats check some of their
+bytes, not all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dsaml_jax.runtime.files import read_json_object
+from dsaml_jax.runtime.processes import digest
+from dsaml_jax.training.devices import first_replica
+from dsaml_jax.training.state import TrainState
+
+_METADATA = "_CHECKPOINT_METADATA"
+_METRICS = Path("metrics", "metrics")
+
+
+class Record(NamedTuple):
+    """The record of one checkpoint.
+
+    Attributes:
+      run: about the run: "config" and "data", for example.
+      arrays: {path in the state: dtype and shape, such as "float32[3, 4]"}.
+      content: hash of the state.
+      metrics: of its validation; None if it has not been validated.
+    """
+
+    run: dict[str, Any]
+    arrays: dict[str, str]
+    content: str
+    metrics: dict[str, float] | None
+
+    def sealed(self) -> dict[str, Any]:
+        """Returns the record, JSON-compatible, with a hash of itself."""
+        fields = self._asdict()
+        return {**fields, "seal": _hash(fields)}
+
+
+def make_record(
+    run: Mapping[str, Any], state: TrainState, metrics: Mapping[str, float] | None
+) -> Record:
+    """Returns the record of a state that is about to be saved; waits for the device."""
+    return Record(
+        dict(run),
+        describe_arrays(state),
+        hash_of(state),
+        None if metrics is None else dict(metrics),
+    )
+
+
+def read_record(checkpoint: Path) -> Record:
+    """Reads the record of a checkpoint's folder.
+
+    Raises:
+      ValueError: it is damaged, or is not that of the metrics beside it.
+      OSError: it cannot be read.
+    """
+    fields = read_json_object(checkpoint / _METADATA).get("custom_metadata")
+    if not isinstance(fields, dict) or "seal" not in fields:
+        raise ValueError("no record of its run: damaged, or written by an earlier version")
+    seal = fields.pop("seal")
+    if seal != _hash(fields):
+        raise ValueError(f"{_METADATA} has changed since it was written")
+    record = Record(**fields)
+    metrics = checkpoint / _METRICS
+    found = read_json_object(metrics) if record.metrics is not None or metrics.exists() else None
+    if json.dumps(found, sort_keys=True) != json.dumps(record.metrics, sort_keys=True):
+        raise ValueError(f"{_METRICS} has changed since it was written")
+    return record
+
+
+def describe_arrays(state: TrainState) -> dict[str, str]:
+    """Returns the dtype and shape of every array of a state, by its path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): (
+            f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def hash_of(state: TrainState) -> str:
+    """Returns a hash of the values, dtypes and shapes of a state, one replica of each array."""
+    return digest(first_replica(state)).hex()
+
+
+def _hash(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
