@@ -72,8 +72,11 @@ class Unique:
                 raise UserError(f"{field} has {element!r} twice; give each element once.")
 
 
-Positive = Annotated[int, Range(low=1)]
-NonNegative = Annotated[int, Range(low=0)]
+LARGEST = 2**31 - 1
+"""Largest count: they are 32-bit integers on devices."""
+
+Positive = Annotated[int, Range(low=1, high=LARGEST)]
+NonNegative = Annotated[int, Range(low=0, high=LARGEST)]
 NonNegativeFloat = Annotated[float, Range(low=0)]
 PositiveFloat = Annotated[float, Range(above=0)]
 Seed = Annotated[int, Range(low=0, high=2**32 - 1)]

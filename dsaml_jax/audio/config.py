@@ -24,12 +24,12 @@ class AudioConfig:
     hop_s: PositiveFloat = 0.01
     # HTK-scale mel triangles from 0 Hz to half the sample rate, not normalized.
     mel_bands: Positive = 128
-    # Added to the mel power before the natural logarithm.
-    floor: PositiveFloat = 1e-6
+    # Added to the mel power before the natural logarithm; the power of full scale is near 1000.
+    floor: Annotated[float, Range(low=1e-30, high=1.0)] = 1e-6
     # Length of a segment in seconds: the interval between two ratings.
     segment_s: PositiveFloat = 0.5
-    # Segments S in a clip.
-    segments: Positive = 60
+    # Segments S in a clip; at most an hour.
+    segments: Annotated[int, Range(low=1, high=7200)] = 60
     # The global embedding of S segments: "statistics" (needs no weights), "imagebind" by its
     # published recipe (audio at 16 kHz), or "imagebind_as_released", as DSAML's release feeds it
     # (44.1 kHz).
@@ -50,6 +50,11 @@ class AudioConfig:
             raise UserError(
                 f"audio.window_s is {self.window_s}; expected at most two segments, "
                 f"{2 * self.segment_s} s, which is as far as reflection can pad."
+            )
+        if self.hop > self.segment_samples:
+            raise UserError(
+                f"audio.hop_s is {self.hop_s}; expected at most audio.segment_s = "
+                f"{self.segment_s}, so that a segment has two frames."
             )
         if self.mel_bands > self.most_mel_bands:
             raise UserError(

@@ -13,13 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dsaml_jax.errors import UserError
+from dsaml_jax.runtime.arrays import read_arrays
 from dsaml_jax.runtime.files import PARTIAL, PREPARED_REMEDY, atomic_write
 
 KINDS = ("log_mel", "embedding")
@@ -58,13 +57,7 @@ def read(path: Path, *names: str) -> dict[str, np.ndarray]:
     Raises:
       UserError: The entry does not exist or is damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as entry:
-            return {name: entry[name] for name in names or entry.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); delete it and prepare the data set again."
-        ) from error
+    return read_arrays(path, *names, remedy="delete it and prepare the data set again")
 
 
 def remove_partial(folder: str | Path) -> int:

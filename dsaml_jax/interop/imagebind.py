@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import logging
+import operator
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from dsaml_jax.audio.imagebind import (
 )
 from dsaml_jax.errors import UserError
 from dsaml_jax.interop.torch_file import pick_state_dict, read_torch_file
+from dsaml_jax.runtime.arrays import read_arrays
 
 LOG = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ _AUDIO = (
     "modality_postprocessors.audio.",
 )
 _METADATA = "about"
+_LARGEST_SIZE = 100_000
 _SIZES = ("width", "blocks", "heads", "output", "bins", "frames", "patch", "stride")
 
 
@@ -113,27 +115,33 @@ def load_imagebind(path: str | Path) -> tuple[ImageBindConfig, Variables]:
     Raises:
       UserError: The file does not exist, is damaged, or was not written by `convert_imagebind`.
     """
+    remedy = "give the path of a file that convert_imagebind wrote"
+    flat = read_arrays(path, remedy=remedy)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            config = ImageBindConfig(**json.loads(str(file[_METADATA]))["config"])
-            flat = {name: file[name] for name in file.files if name != _METADATA}
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror or error}); give the path of a file that "
-            "convert_imagebind wrote."
-        ) from error
-    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
+        config = _sizes(json.loads(str(flat.pop(_METADATA))), most_blocks=len(flat))
+        image = jax.ShapeDtypeStruct((1, 1, config.bins, config.frames), np.float32)
+        tower = jax.eval_shape(ImageBindAudio(config).init, jax.random.key(0), image)
+    # Sizes that do not fit together can make the tower raise nearly anything.
+    except Exception as error:
         raise UserError(
             f"{path}: damaged, or not a file that convert_imagebind wrote; convert ImageBind's "
             ".pth again."
         ) from error
-    image = jax.ShapeDtypeStruct((1, 1, config.bins, config.frames), np.float32)
-    tower = jax.eval_shape(ImageBindAudio(config).init, jax.random.key(0), image)
     leaves: dict[str, Any] = traverse_util.flatten_dict(tower, sep="/")
     shapes = {name: leaf.shape for name, leaf in leaves.items()}
     _check({name: array.shape for name, array in flat.items()}, shapes, path)
     LOG.warning("%s: %s", path, LICENSE)
     return config, traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _sizes(metadata: Any, most_blocks: int) -> ImageBindConfig:
+    """Returns the config that the metadata state; raises if a number makes no sense."""
+    sizes = {name: operator.index(metadata["config"][name]) for name in _SIZES}
+    if not all(1 <= size <= _LARGEST_SIZE for size in sizes.values()):
+        raise ValueError("a size that is not positive, or too large")
+    if sizes["blocks"] > most_blocks:
+        raise ValueError("more blocks than arrays")
+    return ImageBindConfig(**sizes)
 
 
 class _Weight(NamedTuple):

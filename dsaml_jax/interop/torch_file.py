@@ -5,13 +5,14 @@ object in which every tensor is a call of `torch._utils._rebuild_tensor_v2` on a
 persistent id; `NAME/data/KEY`, the raw bytes of each storage; and `NAME/byteorder`. Format:
 https://docs.pytorch.org/docs/stable/notes/serialization.html.
 
-The pickle is read by `torch_pickle`, which refuses every name except those of plain tensors.
+The pickle is read by `torch_pickle`, which refuses every name except those of plain tensors. No
+size that the file states is believed: what is read never takes more than a small multiple of the
+file's own size. (A tensor with a stride of 0 is a view that repeats its values.)
 """
 
 from __future__ import annotations
 
 import collections
-import io
 import pickle
 import sys
 import zipfile
@@ -22,11 +23,9 @@ from typing import Any
 import numpy as np
 
 from dsaml_jax.errors import UserError
-from dsaml_jax.interop.torch_pickle import SavedTensor, load
+from dsaml_jax.interop.torch_pickle import MOST_AXES, PLAIN, SavedStorage, SavedTensor, load
 
 _LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, 2)[:-1]  # PyTorch's magic number before 1.6
-_MOST_AXES = 32
-_PLAIN = (type(None), bool, int, float, str, bytes)
 
 
 class _Archive:
@@ -35,6 +34,13 @@ class _Archive:
     def __init__(self, archive: zipfile.ZipFile, path: Path):
         self._archive = archive
         self._path = path
+        # Two entries may share bytes, and an entry may claim more than there are.
+        stored = [e for e in archive.infolist() if e.compress_type == zipfile.ZIP_STORED]
+        claimed, size = sum(entry.file_size for entry in stored), path.stat().st_size
+        if claimed > size:
+            raise UserError(
+                f"{path}: its records claim {claimed} bytes and the file has {size}; copy it again."
+            )
         pickles = [n for n in archive.namelist() if n == "data.pkl" or n.endswith("/data.pkl")]
         if not pickles:
             raise UserError(
@@ -42,7 +48,7 @@ class _Archive:
             )
         # The outermost one if there are several.
         self._root = min(pickles, key=len).removesuffix("data.pkl")
-        self._bytes: dict[str, bytes] = {}
+        self._bytes: dict[tuple[str, int], np.ndarray] = {}  # by key and length of a swapped word
         order = self.record("byteorder") if self.has("byteorder") else b"little"
         if order not in (b"little", b"big"):
             raise UserError(
@@ -69,7 +75,7 @@ class _Archive:
         numbers = (offset, storage.length, *shape, *strides)
         if (
             len(shape) != len(strides)
-            or len(shape) > _MOST_AXES
+            or len(shape) > MOST_AXES
             or not all(isinstance(number, int) and number >= 0 for number in numbers)
         ):
             raise UserError(f"{self._path}: a tensor's shape {shape} or strides {strides} is odd.")
@@ -79,32 +85,36 @@ class _Archive:
                 f"{self._path}: a tensor of shape {shape} reaches past the end of its storage "
                 f"{storage.key} ({storage.length} values); copy or save the file again."
             )
-        if storage.key not in self._bytes:
-            self._bytes[storage.key] = self.record(f"data/{storage.key}")
-        raw = self._bytes[storage.key]
-        itemsize = storage.dtype.itemsize
-        if len(raw) != storage.length * itemsize:
-            raise UserError(
-                f"{self._path}: storage {storage.key} holds {len(raw)} bytes where "
-                f"{storage.length * itemsize} were expected; copy or save the file again."
-            )
+        values = self._storage(storage)
         if 0 in shape:
             return np.zeros(shape, storage.dtype)
-        values = np.frombuffer(raw, f"u{itemsize}")
-        if self._swapped:
-            values = values.byteswap()
-        steps = tuple(step * itemsize for step in strides)
-        return np.lib.stride_tricks.as_strided(
-            values.view(storage.dtype)[offset:], shape, steps, writeable=False
-        )
+        steps = tuple(step * values.itemsize for step in strides)
+        return np.lib.stride_tricks.as_strided(values[offset:], shape, steps, writeable=False)
+
+    def _storage(self, storage: SavedStorage) -> np.ndarray:
+        """Returns the values of a storage in this machine's byte order."""
+        size = storage.dtype.itemsize
+        key = (storage.key, size if self._swapped else 1)
+        if key not in self._bytes:
+            raw = np.frombuffer(self.record(f"data/{storage.key}"), np.uint8)
+            if self._swapped and len(raw) % size == 0:  # the length is checked below
+                raw = np.flip(raw.reshape(-1, size), axis=1).ravel()
+            self._bytes[key] = raw
+        raw = self._bytes[key]
+        if len(raw) != storage.length * size:
+            raise UserError(
+                f"{self._path}: storage {storage.key} holds {len(raw)} bytes where "
+                f"{storage.length * size} were expected; copy or save the file again."
+            )
+        return raw.view(storage.dtype)
 
 
 def read_torch_file(path: str | Path, keep: Callable[[str], bool] | None = None) -> dict[Any, Any]:
     """Returns what `torch.save` wrote to `path`, with every tensor as a NumPy array.
 
     Dictionaries, lists, tuples, numbers and strings keep their nesting. Arrays are read-only;
-    tensors that share a storage share memory, unless the file's byte order differs from this
-    machine's. bfloat16 is returned as `ml_dtypes.bfloat16`. Checksums are verified.
+    tensors that share a storage share memory. bfloat16 is returned as `ml_dtypes.bfloat16`.
+    Checksums are verified.
 
     Args:
       path: A `.pt` or `.pth` file in PyTorch's zip format (1.6 and later).
@@ -120,14 +130,15 @@ def read_torch_file(path: str | Path, keep: Callable[[str], bool] | None = None)
     try:
         with zipfile.ZipFile(path) as zip_file:
             archive = _Archive(zip_file, path)
-            saved = load(io.BytesIO(archive.record("data.pkl")), path)
+            saved = load(archive.record("data.pkl"), path)
             contents = _resolve(saved, archive, keep or (lambda _: True), "", {})
     except UserError:
         raise
     # A damaged archive or pickle can raise nearly any exception; none of them is our bug.
     except Exception as error:
         raise UserError(
-            f"{path}: damaged or cut short ({type(error).__name__}: {error}); copy it again."
+            f"{path}: damaged or cut short ({type(error).__name__}: {str(error)[:200]}); copy it "
+            "again."
         ) from error
     if not isinstance(contents, dict):
         raise UserError(
@@ -193,7 +204,7 @@ def _resolve(
     """Returns `value` with its tensors read; visits a container once, however often it occurs."""
     if isinstance(value, SavedTensor):
         return archive.array(value)
-    if isinstance(value, _PLAIN):
+    if isinstance(value, PLAIN):
         return value
     if type(value) not in (dict, collections.OrderedDict, list, tuple):
         raise pickle.UnpicklingError("a value that is neither a tensor, a container nor plain")

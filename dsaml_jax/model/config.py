@@ -32,8 +32,8 @@ class DSAMLConfig:
     dim: Positive = 1024
     # Attention heads; must divide `dim`.
     heads: Positive = 16
-    # Transformer layers.
-    layers: Positive = 3
+    # Transformer layers; each is traced on its own.
+    layers: Annotated[int, Range(low=1, high=1000)] = 3
     # Inner width of a layer's feed-forward block.
     feed_forward: Positive = 2048
     # Half-widths of the two attention bands, in segments (0.5 s each).

@@ -1,5 +1,6 @@
 """Properties of ImageBind's input, audio tower and weights beyond the golden numbers."""
 
+import json
 import logging
 
 import jax
@@ -207,11 +208,28 @@ def test_damaged_or_foreign_weight_files_are_rejected(tmp_path):
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     for bad in (b"", b"text", content[:middle], flipped, source.read_bytes()):
         path.write_bytes(bad)
-        with pytest.raises(UserError, match=r"bad.npz: damaged"):
+        with pytest.raises(UserError, match=r"bad.npz(: damaged| cannot be read).*convert"):
             interop.load_imagebind(path)
     np.savez(path, w=np.zeros(2))
     with pytest.raises(UserError, match=r"bad.npz: damaged"):
         interop.load_imagebind(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"blocks": 10**9}, {"width": 10**12}, {"stride": 0}, {"heads": 7}, {"bins": "many"}],
+)
+def test_sizes_that_a_file_states_are_not_believed(tmp_path, changes):
+    sizes = {name: getattr(imagebind_golden.config(), name) for name in interop._SIZES}
+    path = tmp_path / "bad.npz"
+    about = json.dumps({"config": sizes | changes})
+    np.savez(path, about=np.array(about), w=np.zeros(2))
+    with pytest.raises(UserError, match=r"bad.npz: damaged"):
+        interop.load_imagebind(path)
+
+
+def test_paths_that_hold_no_weights_are_named(tmp_path):
+    source = torch_files.write_state_dict(tmp_path / "all.pth", imagebind_golden.weights())
     with pytest.raises(UserError, match="No such file"):
         interop.load_imagebind(tmp_path / "none.npz")
     with pytest.raises(UserError, match="cannot be written"):

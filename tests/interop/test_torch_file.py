@@ -1,6 +1,8 @@
 """Files of torch.save are read without torch and without running code in them."""
 
+import copy
 import pickle
+import tracemalloc
 import zipfile
 
 import ml_dtypes
@@ -276,3 +278,86 @@ def damage(path, record):
     content = bytearray(path.read_bytes())
     content[start] ^= 1
     path.write_bytes(content)
+
+
+def archive_of(path, instructions, records=(), byteorder="little"):
+    """Writes an archive around the raw instructions of a pickle."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("saved/data.pkl", instructions)
+        archive.writestr("saved/byteorder", byteorder)
+        for name, content in records:
+            archive.writestr(f"saved/{name}", content)
+    return path
+
+
+MANY = 2**27
+NESTED = b"(" + b")\x85" + b"2\x86" * 60  # a tuple of two tuples of two tuples, 60 deep
+LARGE = [
+    pytest.param(b"\x80\x02]r" + MANY.to_bytes(4, "little") + b"}.", id="memo index"),
+    pytest.param(b"]p%d\n}." % MANY, id="memo index as text"),
+    pytest.param(b"\x80\x05\x96" + (8 << 30).to_bytes(8, "little") + b".", id="bytearray"),
+    pytest.param(b"\x80\x02B" + MANY.to_bytes(4, "little") + b".", id="bytes"),
+    pytest.param(b"\x80\x04\x8d" + (8 << 30).to_bytes(8, "little") + b".", id="text"),
+    pytest.param(b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b".", id="frame"),
+    pytest.param(b"\x80\x02\x8b" + MANY.to_bytes(4, "little") + b".", id="integer"),
+    pytest.param(b"\x80\x02}" + NESTED + b"Ns.", id="key that takes 2^60 steps to hash"),
+    pytest.param(
+        b"\x80\x02ctorch\nSize\n" + NESTED + b"\x85R.", id="size that takes 2^60 steps to print"
+    ),
+    pytest.param(b"\x80\x02(X\x01\0\0\0w" + NESTED + b"KKKtQ.", id="id that takes 2^60 to print"),
+    pytest.param(
+        b"\x80\x02](" + b"K\x01" * 1000 + b"eq\x00(" + b"ctorch\nSize\nh\x00\x85R" * 1000 + b"l.",
+        id="list copied as often as it is long",
+    ),
+    pytest.param(
+        b"\x80\x02](](K\x01K\x02eeq\x00ccollections\nOrderedDict\nh\x00\x85R.", id="pairs copied"
+    ),
+]
+
+
+@pytest.mark.parametrize("instructions", LARGE)
+def test_no_size_that_a_pickle_states_is_believed(tmp_path, instructions):
+    path = archive_of(tmp_path / "a.pt", instructions)
+    tracemalloc.start()
+    try:
+        try:
+            read_torch_file(path)
+        except UserError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            assert len(str(error)) < 600
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 2 * 2**20
+
+
+def test_entries_that_share_bytes_are_refused(tmp_path):
+    """A bomb without compression: many names in the directory for one record."""
+    path = archive_of(tmp_path / "a.pt", b"\x80\x02}.", [("data/0", bytes(10_000))])
+    with zipfile.ZipFile(path, "a") as archive:
+        (entry,) = (e for e in archive.infolist() if e.filename == "saved/data/0")
+        for number in range(1, 50):
+            again = copy.copy(entry)
+            again.filename = f"saved/data/{number}"
+            archive.filelist.append(again)
+        archive._didModify = True
+    assert "its records claim" in refusal(path)
+
+
+def test_tensors_of_one_storage_share_memory_in_either_byte_order(tmp_path):
+    storage = np.arange(6, dtype=np.float32)
+    saved = {"a": Tensor("0", 0, (6,), (1,)), "b": Tensor("0", 2, (2, 2), (2, 1))}
+    path = torch_files.write(tmp_path / "a.pt", saved, {"0": storage}, "big")
+    read = read_torch_file(path)
+    assert np.shares_memory(read["a"], read["b"])
+    np.testing.assert_array_equal(read["b"], [[2, 3], [4, 5]])
+
+
+def test_attributes_of_a_dictionary_are_ignored(tmp_path):
+    """A state_dict carries its module's `_metadata` so; others could shadow methods."""
+    tensor = {"w": Tensor("0", 0, (2,), (1,))}
+    storages = {"0": np.ones(2, np.float32)}
+    state = torch_files.opcodes({"_metadata": {}, "items": 1}, {})
+    instructions = b"\x80\x02" + torch_files.opcodes(tensor, storages) + state + b"b."
+    path = archive_of(tmp_path / "a.pt", instructions, [("data/0", storages["0"].tobytes())])
+    np.testing.assert_array_equal(read_torch_file(path)["w"], storages["0"])
