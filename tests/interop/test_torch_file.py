@@ -341,7 +341,7 @@ def test_entries_that_share_bytes_are_refused(tmp_path):
             again.filename = f"saved/data/{number}"
             archive.filelist.append(again)
         archive._didModify = True
-    assert "its records claim" in refusal(path)
+    assert "its records claim" in rejection(path)
 
 
 def test_tensors_of_one_storage_share_memory_in_either_byte_order(tmp_path):
