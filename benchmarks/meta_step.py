@@ -33,6 +33,9 @@ from dsaml_jax.training.step import make_meta_step
 OUTER_RATE = 5e-5
 """Of Adam, as released."""
 
+SPEED = ("adapter_clips", "lstm_unroll")
+"""Fields of the model's config that change its speed alone."""
+
 
 class Timed:
     """A compiled meta-step with its state.
@@ -42,7 +45,7 @@ class Timed:
       compiled: the program.
     """
 
-    def __init__(self, problem: Problem, adapter_clips: int = 1):
+    def __init__(self, problem: Problem, **speed: int):
         self.problem = problem
         self.model = DSAMLConfig(
             dim=problem.dim,
@@ -54,7 +57,7 @@ class Timed:
             dropout=problem.dropout,
             normalization=problem.normalization,
             dtype=problem.dtype,
-            adapter_clips=adapter_clips,
+            **speed,
         )
         self.tables = tables(problem)
         self.key = jax.random.key(0)
@@ -112,19 +115,21 @@ def tables(problem: Problem) -> Tables:
     )
 
 
-def measure(problem: Problem, repeats: int, adapter_clips: int = 1) -> dict:
+def measure(problem: Problem, repeats: int, **speed: int) -> dict:
     """What this module prints."""
     load = process.load()
-    timed = Timed(problem, adapter_clips)
+    timed = Timed(problem, **speed)
     before = memory_in_use()
-    timed.step()
+    first = timed.step()[1]
     seconds = [timed.step()[0] for _ in range(repeats)]
     median = statistics.median(seconds)
     memory, work = timed.compiled.memory_analysis(), program_cost(timed.compiled.as_text())
     peak_flops, peak_bytes = machine.matmul_rate(problem.dtype), machine.memory_bandwidth()
     weights = sum(x.size for x in jax.tree.leaves(timed.state.weights.params))
     return {
-        "problem": vars(problem),
+        "problem": vars(problem) | speed,
+        "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+        "first_step": {name: first[name] for name in ("loss", "gradient_norm")},
         "device": jax.devices()[0].device_kind,
         "seconds": median,
         "fastest": min(seconds),
@@ -194,11 +199,12 @@ def memory_in_use(field: str = "bytes_in_use") -> int | None:
 def main() -> None:
     flags = parser(__doc__.splitlines()[0])
     flags.add_argument("--repeats", type=int, default=5)
-    flags.add_argument("--adapter_clips", type=int, default=1)
+    for name in SPEED:
+        flags.add_argument(f"--{name}", type=int, default=1, help="of the model's config")
     add_json_flag(flags)
     given = flags.parse_args()
-    measured = measure(from_flags(given), given.repeats, given.adapter_clips)
-    tell(measured, given.json)
+    speed = {name: getattr(given, name) for name in SPEED}
+    tell(measure(from_flags(given), given.repeats, **speed), given.json)
 
 
 if __name__ == "__main__":

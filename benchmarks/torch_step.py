@@ -32,7 +32,10 @@ def measure(problem: Problem, repeats: int, device: str) -> dict:
         seconds.append(time.perf_counter() - start)
     return {
         "problem": vars(problem),
+        "matmul_precision": torch.get_float32_matmul_precision(),
         "seconds": statistics.median(seconds[1:]),
+        "fastest": min(seconds[1:]),
+        "slowest": max(seconds[1:]),
         "device_bytes_peak": None if device == "cpu" else torch.cuda.max_memory_allocated(),
         "load": process.load(),
     }
@@ -42,8 +45,15 @@ def main() -> None:
     flags = parser(__doc__.splitlines()[0])
     flags.add_argument("--repeats", type=int, default=3)
     flags.add_argument("--device", default="cpu", help="cpu or cuda")
+    flags.add_argument(
+        "--matmul_precision",
+        default="highest",
+        choices=("highest", "high", "medium"),
+        help='of float32, as torch.set_float32_matmul_precision; "high" is TF32 on a GPU',
+    )
     add_json_flag(flags)
     given = flags.parse_args()
+    torch.set_float32_matmul_precision(given.matmul_precision)
     tell(measure(from_flags(given), given.repeats, given.device), given.json)
 
 
