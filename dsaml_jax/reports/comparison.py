@@ -13,8 +13,7 @@ import numpy as np
 from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.meta.diagnostics import Cost
 from dsaml_jax.reports.style import new_figure, save_plain
-
-MIB = 2**20
+from dsaml_jax.reports.tables import MIB
 
 
 class RunResult(NamedTuple):

@@ -1,4 +1,4 @@
-"""The benchmarks follow the code that they time."""
+"""The benchmarks time the package's own training step."""
 
 import math
 

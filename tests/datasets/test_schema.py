@@ -1,4 +1,4 @@
-"""A song survives the trip through its TFDS example."""
+"""Songs round-trip through their TFDS examples."""
 
 import numpy as np
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Deprecated uses in our own modules are errors; those in libraries are not ours to fix."""
+"""Deprecation warnings are errors in our own modules and ignored in libraries."""
 
 import warnings
 
