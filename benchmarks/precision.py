@@ -16,13 +16,13 @@ from typing import Any
 import jax
 import optax
 
-from benchmarks.output import add_json_flag, tell
+from benchmarks.meta_step import PRECISIONS
+from benchmarks.output import add_json_flag, report
 from dsaml_jax import DSAML
 from dsaml_jax.meta import InnerLoop, MetaParams, Task, Unrolled
 from dsaml_jax.model.objective import dsaml_loss, dsaml_problem
 from tests.golden_numbers import SETS, Golden, relative_error, to_release
 
-PRECISIONS = ("default", "high", "highest")
 EXACT_STEPS = {"first_order": 0, "second_order": None}
 ZERO_GRADIENTS = ("key.bias", "0.conv.bias", "1.conv.bias")
 """Their gradients are zero but for rounding, so that they have no relative error."""
@@ -65,14 +65,14 @@ def worst(golden: Golden, gradients, prefix: str) -> float:
 
 
 def measure() -> dict[str, Any]:
-    """Returns {"device", "float32 default" ...: {quantity: the largest error of any golden set}}."""
+    """Returns {"device", "float32 default" ...: {quantity: largest error of all golden sets}}."""
     result: dict[str, Any] = {"device": jax.devices()[0].device_kind}
     cases = [("float32", precision) for precision in PRECISIONS] + [("float64", "highest")]
     for dtype, precision in cases:
         with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision(precision):
-            found = [errors(Golden(stem, dtype)) for stem in SETS]
+            errors_by_set = [errors(Golden(stem, dtype)) for stem in SETS]
         result[f"{dtype} {precision}"] = {
-            name: max(each[name] for each in found) for name in found[0]
+            name: max(one[name] for one in errors_by_set) for name in errors_by_set[0]
         }
         print(f"{dtype} {precision}: {result[f'{dtype} {precision}']}", flush=True)
     return result
@@ -82,7 +82,7 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_json_flag(flags)
     args = flags.parse_args()
-    tell(measure(), args.json)
+    report(measure(), args.json)
 
 
 if __name__ == "__main__":
