@@ -1,10 +1,10 @@
-"""Our meta-step beside PyTorch's: python -m benchmarks.compare --json
+"""Compares our meta-step with PyTorch's: python -m benchmarks.compare --json
 
-Both sides take the same weights and the same songs, each in a process of its own, and take turns:
-what else the machine does meets both alike. The ratio is the median over pairs of steps, with the
-lowest and the highest pair. Without dropout the first steps' query loss and meta-gradient norm must
-agree, and are printed. Memory is what a process needs at the peak of a step beyond what it had
-before the first one (libraries, songs, weights, what compiling left).
+Both sides get the same weights and songs, run in processes of their own, and alternate, so that
+other load on the machine affects both. The ratio is the median over pairs of steps; the lowest and
+the highest pair are reported too. Without dropout, query loss and meta-gradient norm of the first
+steps must agree. Memory is the peak of a step minus what the process held before the first step
+(libraries, songs, weights, remains of compilation).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,29 +41,37 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # Threads that spin while they wait would starve the side that has its turn.
+            # Threads that spin while they wait would starve the other side.
             env=os.environ | {"OMP_WAIT_POLICY": "passive"},
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._stdin, self._stdout, self._command = (
+            self._process.stdin,
+            self._process.stdout,
+            command,
         )
         self.ready = self._read()
 
-    def step(self) -> dict:
-        self._process.stdin.write("step\n")
-        self._process.stdin.flush()
+    def step(self) -> dict[str, Any]:
+        """Takes a step; returns its time, loss, gradient norm and memory."""
+        self._stdin.write("step\n")
+        self._stdin.flush()
         return self._read()
 
-    def _read(self) -> dict:
-        line = self._process.stdout.readline()
+    def _read(self) -> dict[str, Any]:
+        line = self._stdout.readline()
         if not line:
-            raise SystemExit(f"{' '.join(self._process.args)} ended; its message is above.")
+            raise SystemExit(f"{' '.join(self._command)} ended; its message is above.")
         return json.loads(line)
 
     def close(self) -> None:
-        self._process.stdin.close()
+        """Ends the process."""
+        self._stdin.close()
         self._process.wait()
 
 
-def compare(problem: Problem, pairs: int, torch_python: str, device: str = "cpu") -> dict:
-    """Takes turns for `pairs` steps; see the module."""
+def compare(problem: Problem, pairs: int, torch_python: str, device: str = "cpu") -> dict[str, Any]:
+    """Alternates for `pairs` steps; see the module."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ours = Side(sys.executable, "jax", problem, folder, device)
@@ -81,7 +90,7 @@ def compare(problem: Problem, pairs: int, torch_python: str, device: str = "cpu"
             if not np.isclose(*values, rtol=1e-2):
                 raise SystemExit(f"The sides disagree: {field} is {values[0]} and {values[1]}.")
     ratios = [b["seconds"] / a["seconds"] for a, b in steps]
-    memory = [max(side["bytes"] for side in each) for each in zip(first, *steps, strict=True)]
+    memory = [max(step["bytes"] for step in side) for side in zip(first, *steps, strict=True)]
     return {
         "speed_ratio": statistics.median(ratios),
         "low": min(ratios),
@@ -102,7 +111,7 @@ def compare(problem: Problem, pairs: int, torch_python: str, device: str = "cpu"
 
 
 def serve_jax(problem: Problem, folder: Path) -> None:
-    """Compiles, writes weights and songs for the other side, and steps on demand."""
+    """Compiles, writes weights and songs for the other side, and takes a step per line of stdin."""
     import flax.traverse_util
     import jax
 
@@ -120,7 +129,7 @@ def serve_jax(problem: Problem, folder: Path) -> None:
     say(compile_seconds=timed.compile_seconds, temp_bytes=memory.temp_size_in_bytes)
     before = process.memory()
     for _ in sys.stdin:
-        process.forget_peak_memory()
+        process.reset_peak_memory()
         used_cpu = time.process_time()
         seconds, metrics = timed.step()
         used_cpu = time.process_time() - used_cpu
@@ -135,6 +144,7 @@ def serve_jax(problem: Problem, folder: Path) -> None:
 
 
 def serve_torch(problem: Problem, folder: Path, device: str) -> None:
+    """Reads weights and songs, and takes a step per line of stdin."""
     import torch
 
     from benchmarks import torch_baseline
@@ -147,7 +157,7 @@ def serve_torch(problem: Problem, folder: Path, device: str) -> None:
     say()
     before = process.memory()
     for _ in sys.stdin:
-        process.forget_peak_memory()
+        process.reset_peak_memory()
         start, used_cpu = time.perf_counter(), time.process_time()
         loss, norm = torch_baseline.meta_step(model, optimizer, tasks, problem)
         seconds = time.perf_counter() - start
@@ -157,40 +167,42 @@ def serve_torch(problem: Problem, folder: Path, device: str) -> None:
         say(seconds=seconds, cpu_seconds=used_cpu, loss=loss, gradient_norm=norm, bytes=used)
 
 
-def say(**values) -> None:
+def say(**values: Any) -> None:
+    """Sends one line of JSON to the parent process."""
     print(json.dumps(values), flush=True)
 
 
 def main() -> None:
-    flags = parser(__doc__.splitlines()[0])
+    flags = parser((__doc__ or "").splitlines()[0])
     flags.add_argument("--pairs", type=int, default=5, help="steps of each side")
     flags.add_argument("--only", choices=ESTIMATORS, help="default: both, one after the other")
     flags.add_argument("--torch_python", default=sys.executable, help="a Python that has torch")
     flags.add_argument("--device", default="cpu", help="of PyTorch: cpu or cuda")
     flags.add_argument("--json", action="store_true", help="the last line is one JSON object")
     flags.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
-    given = flags.parse_args()
-    problem = from_flags(given)
-    if given.serve:
-        side, folder = given.serve
+    args = flags.parse_args()
+    problem = from_flags(args)
+    if args.serve:
+        side, folder = args.serve
         if side == "jax":
             serve_jax(problem, Path(folder))
         else:
-            serve_torch(problem, Path(folder), given.device)
+            serve_torch(problem, Path(folder), args.device)
         return
     results = {}
-    for estimator in [given.only] if given.only else ESTIMATORS:
+    for estimator in [args.only] if args.only else ESTIMATORS:
         load_before = process.load()
         same = dataclasses.replace(problem, estimator=estimator)
-        results[estimator] = compare(same, given.pairs, given.torch_python, given.device)
-        results[estimator]["load"] = {"before": load_before, "after": process.load()}
-        found = results[estimator]
+        results[estimator] = compare(same, args.pairs, args.torch_python, args.device)
+        result = results[estimator]
+        result["load"] = {"before": load_before, "after": process.load()}
         print(
-            f"{estimator}: {found['seconds']:.2f} s, PyTorch {found['torch_seconds']:.2f} s: "
-            f"{found['speed_ratio']:.2f} times as fast ({found['low']:.2f} to {found['high']:.2f}) "
-            f"with {found['memory_ratio']:.2f} times the memory"
+            f"{estimator}: {result['seconds']:.2f} s, PyTorch {result['torch_seconds']:.2f} s: "
+            f"{result['speed_ratio']:.2f} times as fast "
+            f"({result['low']:.2f} to {result['high']:.2f}) "
+            f"with {result['memory_ratio']:.2f} times the memory"
         )
-    if given.json:
+    if args.json:
         print(json.dumps(results))
 
 

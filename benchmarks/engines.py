@@ -1,8 +1,8 @@
-"""Time and memory of exact meta-gradients by engine and inner steps, beside first order.
+"""Measures time and memory of exact meta-gradients by engine and number of inner steps.
 
     python -m benchmarks.engines [--steps 1 4 16] [--repeats 3] [--out docs/studies/engines.md]
 
-One machine, one run: only the ratios to naive reverse mode are worth quoting.
+First order is measured too. Only the ratios to naive reverse mode carry over to other machines.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MIB = 2**20
 
 
 def batch(key: jax.Array) -> Batch:
-    """Random clips of every task."""
+    """Returns random clips for each task."""
     keys = jax.random.split(key, 3)
     return Batch(
         log_mel=jax.random.normal(keys[0], (TASKS, CLIPS, SEGMENTS, *IMAGE)),
@@ -42,7 +42,7 @@ def batch(key: jax.Array) -> Batch:
 
 
 def meta_gradient(estimator: Unrolled, steps: int):
-    """(learner, tasks, keys) -> the mean meta-gradient."""
+    """Returns (meta-parameters, tasks, keys) -> the mean meta-gradient."""
     inner = InnerLoop(steps, optax.sgd(5e-3))
     one = functools.partial(estimator, dsaml_problem(MODEL, train=True), inner)
 
@@ -54,16 +54,16 @@ def meta_gradient(estimator: Unrolled, steps: int):
 
 
 def engines(steps: int) -> dict[str, Unrolled]:
-    """What is compared; a chunk is about √K steps."""
-    compared = {name: Unrolled(engine=engine) for name, engine in ENGINES.items()}
+    """Returns the estimators compared; a chunk is about √K steps."""
+    estimators = {name: Unrolled(engine=engine) for name, engine in ENGINES.items()}
     if steps > 2:
         chunk = round(math.sqrt(steps))
-        compared["mixed, chunked"] = Unrolled(engine=Engine(mixed=True, chunk=chunk))
-    return compared | {"first order": Unrolled(exact_steps=0)}
+        estimators["mixed, chunked"] = Unrolled(engine=Engine(mixed=True, chunk=chunk))
+    return estimators | {"first order": Unrolled(exact_steps=0)}
 
 
 def table(measured: dict[int, dict[str, Cost]]) -> str:
-    """Markdown; ratios are to reverse at the same K."""
+    """Formats costs as Markdown; ratios are to reverse mode with the same K."""
     lines = [
         "| K | engine | temp MiB | ms | memory / reverse | time / reverse |",
         "|---|---|---|---|---|---|",
@@ -80,7 +80,7 @@ def table(measured: dict[int, dict[str, Cost]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
@@ -93,13 +93,13 @@ def main() -> None:
     text = (
         f"{jax.devices()[0].device_kind}, JAX {jax.__version__}. {SEGMENTS} segments, D "
         f"{MODEL.dim}, {MODEL.layers} layers, {TASKS} tasks x {CLIPS} clips; the weights of all "
-        f"tasks together are {weights:.1f} MiB a step.\n\n"
+        f"tasks together are {weights:.1f} MiB per step.\n\n"
     )
     measured = {}
     for steps in flags.steps:
         functions = {name: meta_gradient(e, steps) for name, e in engines(steps).items()}
-        found = measure(functions, dict.fromkeys(functions, arguments), flags.repeats)
-        measured[steps] = {name: each.cost for name, each in found.items()}
+        measurements = measure(functions, dict.fromkeys(functions, arguments), flags.repeats)
+        measured[steps] = {name: one.cost for name, one in measurements.items()}
         print(table({steps: measured[steps]}), flush=True)
     text += table(measured) + "\n"
     if flags.out:

@@ -1,10 +1,10 @@
-"""What several meta-steps a call, and songs in host memory, do to the speed of training.
+"""Measures what several meta-steps per call, and songs in host memory, do to the speed of training.
 
     python -m benchmarks.feed --json
 
-The demo's meta-steps, as training takes them, in three ways that are timed in turns: one a call
-with all songs on the device; `--per_call` a call; one a call with the songs streamed. Milliseconds
-a step, medians, and the ratio of each to the first.
+Times the demo's meta-steps as in training, alternating between one per call with all songs on the
+device, `--per_call` per call, and one per call with streamed songs. Prints the median milliseconds
+per step, and the ratio to the first.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import json
 import statistics
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,12 +22,15 @@ import numpy as np
 
 def main() -> None:
     flags = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=(__doc__ or "").splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     flags.add_argument("--per_call", type=int, default=10)
-    flags.add_argument("--rounds", type=int, default=7, help="of --per_call steps, each way")
+    flags.add_argument(
+        "--rounds", type=int, default=7, help="of --per_call steps, for each variant"
+    )
     flags.add_argument("--json", action="store_true")
-    given = flags.parse_args()
+    args = flags.parse_args()
 
     from configs import demo
     from dsaml_jax.config.experiment import experiment_from_config
@@ -42,14 +46,15 @@ def main() -> None:
         log_mel=np.asarray(tables.log_mel), embedding=np.asarray(tables.embedding)
     )
     key = jax.random.key(0)
-    ways = {
-        "one a call": (tables, 1),
-        f"{given.per_call} a call": (tables, given.per_call),
-        "one a call, streamed": (host, 1),
+    variants = {
+        "one per call": (tables, 1),
+        f"{args.per_call} per call": (tables, args.per_call),
+        "one per call, streamed": (host, 1),
     }
-    runs, seconds = {}, {name: [] for name in ways}
+    runs: dict[str, Any] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     with contextlib.ExitStack() as stack:
-        for name, (songs, count) in ways.items():
+        for name, (songs, count) in variants.items():
             step = make_meta_step(
                 experiment.model,
                 experiment.tasks,
@@ -65,26 +70,26 @@ def main() -> None:
             state = replicate(initial_meta_state(experiment), mesh)
             state, _ = step(state, batch_source(0, count), key)
             runs[name] = step, batch_source, count, jax.block_until_ready(state)
-        for turn in range(given.rounds):
+        for turn in range(args.rounds):
             for name, (step, batch_source, count, state) in runs.items():
-                first, started = turn * given.per_call + count, time.perf_counter()
-                for i in range(first, first + given.per_call, count):
+                first, started = turn * args.per_call + count, time.perf_counter()
+                for i in range(first, first + args.per_call, count):
                     state, _ = step(state, batch_source(i, count), key)
                 jax.block_until_ready(state)
-                seconds[name].append((time.perf_counter() - started) / given.per_call)
+                seconds[name].append((time.perf_counter() - started) / args.per_call)
                 runs[name] = step, batch_source, count, state
-    one = statistics.median(seconds["one a call"])
-    found = {
+    one = statistics.median(seconds["one per call"])
+    results = {
         name: {
-            "milliseconds": 1e3 * statistics.median(each),
-            "ratio": statistics.median(each) / one,
+            "milliseconds": 1e3 * statistics.median(times),
+            "ratio": statistics.median(times) / one,
         }
-        for name, each in seconds.items()
+        for name, times in seconds.items()
     }
-    for name, row in found.items():
-        print(f"{name}: {row['milliseconds']:.1f} ms a meta-step, ratio {row['ratio']:.3f}")
-    if given.json:
-        print(json.dumps(found))
+    for name, row in results.items():
+        print(f"{name}: {row['milliseconds']:.1f} ms per meta-step, ratio {row['ratio']:.3f}")
+    if args.json:
+        print(json.dumps(results))
 
 
 if __name__ == "__main__":

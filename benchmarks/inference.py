@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from benchmarks import process
-from benchmarks.output import add_json_flag, tell
+from benchmarks.output import add_json_flag, report
 from dsaml_jax import DSAML, DSAMLConfig
 from dsaml_jax.evaluation.splicing import song_windows, splice
 from dsaml_jax.evaluation.windows import map_windows
@@ -52,7 +52,7 @@ def measure(config: DSAMLConfig, segments: int, song_s: float, repeats: int) -> 
         log_mel = rng.standard_normal((length, *image), np.float32) * 2 - 5
         embedding = rng.standard_normal((1, config.dim), np.float32)
         seconds = []
-        for _ in range(repeats + 1):  # the first run compiles
+        for _ in range(repeats + 1):  # the first one compiles
             start = time.perf_counter()
             predict(log_mel, embedding, batch)
             seconds.append(time.perf_counter() - start)
@@ -80,7 +80,7 @@ def main() -> None:
     add_json_flag(flags)
     args = flags.parse_args()
     config = DSAMLConfig(dim=args.dim, heads=args.heads, layers=args.layers, dtype=args.dtype)
-    tell(measure(config, 60, args.song_s, args.repeats), args.json)
+    report(measure(config, 60, args.song_s, args.repeats), args.json)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Times one meta-step as training takes it: python -m benchmarks.meta_step --estimator=second_order
+"""Times a meta-step as in training: python -m benchmarks.meta_step --estimator=second_order
 
-Random songs, everything else as in training: tasks are drawn inside the compiled step. Prints one
-JSON object: seconds, compile time, memory, operations and bytes of the compiled program, and what
-share that is of the large-matmul rate and the memory bandwidth measured in the same run.
+Songs are random; everything else is as in training, including the drawing of tasks inside the
+compiled step. Prints one JSON object: time, compile time, memory, operations and bytes of the
+compiled program, and the shares of the matrix-product rate and of the memory bandwidth that were
+measured in the same run.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import machine, process
-from benchmarks.output import add_json_flag, tell
+from benchmarks.output import add_json_flag, report
 from benchmarks.problem import Problem, from_flags, parser, random_songs
 from configs import base
 from dsaml_jax.config.estimators import EngineConfig, FirstOrderConfig, SecondOrderConfig
@@ -31,20 +33,26 @@ from dsaml_jax.training.state import initial_state
 from dsaml_jax.training.step import make_meta_step
 
 OUTER_RATE = 5e-5
-"""Of Adam, as released."""
+"""Learning rate of Adam, as released."""
+
+PRECISIONS = ("default", "high", "highest")
+"""Values of `jax_default_matmul_precision`."""
+
+SPEED = ("adapter_clips", "lstm_unroll")
+"""Fields of the model's config that change its speed only."""
 
 
 class Timed:
     """A compiled meta-step with its state.
 
     Attributes:
-      compile_seconds: tracing, lowering and compiling.
-      compiled: the program.
+      compile_seconds: Time to trace, lower and compile.
+      compiled: The program.
     """
 
-    def __init__(self, problem: Problem, adapter_clips: int = 1):
+    def __init__(self, problem: Problem, **speed: int):
         self.problem = problem
-        self.model = DSAMLConfig(
+        model = DSAMLConfig(
             dim=problem.dim,
             heads=problem.heads,
             layers=problem.layers,
@@ -54,8 +62,8 @@ class Timed:
             dropout=problem.dropout,
             normalization=problem.normalization,
             dtype=problem.dtype,
-            adapter_clips=adapter_clips,
         )
+        self.model = dataclasses.replace(model, **speed)
         self.tables = tables(problem)
         self.key = jax.random.key(0)
         estimator = {
@@ -80,7 +88,7 @@ class Timed:
         self.compile_seconds = time.perf_counter() - start
 
     def step(self) -> tuple[float, dict[str, float]]:
-        """Takes a step; its seconds and its metrics."""
+        """Takes a step; returns its seconds and its metrics."""
         start = time.perf_counter()
         self.state, metrics = self.compiled(self.state, self.tables, self.key)
         scalars = jax.device_get(metrics.scalars)
@@ -88,7 +96,7 @@ class Timed:
         return time.perf_counter() - start, metrics
 
     def next_draw(self) -> np.ndarray:
-        """[tasks, songs]: the songs of the next step's tasks, the support first."""
+        """Returns the songs of the next step's tasks [tasks, songs], the support first."""
         key, _ = jax.random.split(jax.random.fold_in(self.key, self.state.step))
         sizes = dict(
             meta_batch=self.problem.tasks, support=self.problem.shots, query=self.problem.queries
@@ -98,7 +106,7 @@ class Timed:
 
 
 def tables(problem: Problem) -> Tables:
-    """Random songs, each rated by one annotator."""
+    """Returns random songs, each rated by one annotator."""
     songs = {name: jnp.asarray(value) for name, value in random_songs(problem).items()}
     count = problem.tasks * problem.songs
     rating = jnp.arange(count, dtype=jnp.int32)
@@ -112,19 +120,23 @@ def tables(problem: Problem) -> Tables:
     )
 
 
-def measure(problem: Problem, repeats: int, adapter_clips: int = 1) -> dict:
-    """What this module prints."""
+def measure(problem: Problem, repeats: int, **speed: int) -> dict[str, Any]:
+    """Returns what this module prints."""
     load = process.load()
-    timed = Timed(problem, adapter_clips)
+    timed = Timed(problem, **speed)
     before = memory_in_use()
-    timed.step()
+    first = timed.step()[1]
     seconds = [timed.step()[0] for _ in range(repeats)]
     median = statistics.median(seconds)
-    memory, work = timed.compiled.memory_analysis(), program_cost(timed.compiled.as_text())
+    memory = timed.compiled.memory_analysis()
+    assert memory is not None
+    work = program_cost(timed.compiled.as_text() or "")
     peak_flops, peak_bytes = machine.matmul_rate(problem.dtype), machine.memory_bandwidth()
-    weights = sum(x.size for x in jax.tree.leaves(timed.state.weights.params))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(timed.state.weights.params))
     return {
-        "problem": vars(problem),
+        "problem": vars(problem) | speed,
+        "matmul_precision": jax.config.read("jax_default_matmul_precision") or PRECISIONS[0],
+        "first_step": {name: first[name] for name in ("loss", "gradient_norm")},
         "device": jax.devices()[0].device_kind,
         "seconds": median,
         "fastest": min(seconds),
@@ -149,12 +161,11 @@ def measure(problem: Problem, repeats: int, adapter_clips: int = 1) -> dict:
 
 
 def model_flops(problem: Problem) -> float:
-    """Multiplications and additions that the method needs, from its sizes.
+    """Returns the multiplications and additions that the method needs, from its sizes.
 
-    The forward pass of a clip is counted by layer; a gradient takes two more passes of that cost
-    (without the input's gradient, which the first convolution does not need). Exact second order
-    takes, at each inner step, one Hessian-vector product: four passes more. Nothing is counted for
-    elementwise work, or for anything computed again.
+    The forward pass of a clip is counted by layer; a gradient takes two more passes of that cost.
+    Exact second order takes one Hessian-vector product per inner step: four more passes.
+    Elementwise operations and recomputation do not count.
     """
     segments, dim = problem.segments, problem.dim
     rows, columns = problem.frames + 2, problem.bands + 2
@@ -175,30 +186,38 @@ def model_flops(problem: Problem) -> float:
 
 
 def model_bytes(problem: Problem, weights: int) -> float:
-    """Bytes that the adapted weights alone must move, which no cache holds at paper size.
+    """Returns the bytes that adapted weights alone must move; no cache holds them at paper size.
 
-    Each task has weights of its own. A gradient reads them forward and backward and writes as
-    much; an inner step then reads gradient and weights and writes weights: six times their size.
-    The query's gradient: three. A Hessian-vector product reads weights and direction twice each and
-    writes one array of their size. Weights are float32 whatever the arithmetic is.
+    Each task has its own weights. A gradient reads them forward and backward and writes an array of
+    their size; an inner step then reads gradient and weights and writes weights: six times their
+    size. The query's gradient takes three. A Hessian-vector product reads weights and direction
+    twice each and writes one array. Weights are float32 whatever the arithmetic.
     """
     inner = problem.inner_steps * (6 + 5 * (problem.estimator == "second_order"))
     return 4.0 * weights * problem.tasks * (inner + 3)
 
 
 def memory_in_use(field: str = "bytes_in_use") -> int | None:
-    """Of the device; None where it does not tell (a CPU)."""
+    """Returns a memory statistic of the device; None if it reports none (a CPU)."""
     return (jax.devices()[0].memory_stats() or {}).get(field)
 
 
 def main() -> None:
-    flags = parser(__doc__.splitlines()[0])
+    flags = parser((__doc__ or "").splitlines()[0])
     flags.add_argument("--repeats", type=int, default=5)
-    flags.add_argument("--adapter_clips", type=int, default=1)
+    for name in SPEED:
+        flags.add_argument(f"--{name}", type=int, default=1, help="field of the model's config")
+    flags.add_argument(
+        "--matmul_precision",
+        default="default",
+        choices=PRECISIONS,
+        help="of float32; on an NVIDIA GPU the default is TF32",
+    )
     add_json_flag(flags)
-    given = flags.parse_args()
-    measured = measure(from_flags(given), given.repeats, given.adapter_clips)
-    tell(measured, given.json)
+    args = flags.parse_args()
+    jax.config.update("jax_default_matmul_precision", args.matmul_precision)
+    speed = {name: getattr(args, name) for name in SPEED}
+    report(measure(from_flags(args), args.repeats, **speed), args.json)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How fast songs are prepared on one core: python -m benchmarks.preparation [AUDIO FILES]
+"""Measures how fast one core prepares songs: python -m benchmarks.preparation [AUDIO FILES]
 
-Prints JSON: songs a minute, and for each step how many times faster than the sound plays. Sizes are
-the release's (44.1 kHz, 60 segments from 15 s on). Without files, it writes songs of noise itself.
-Processor time is counted, so that other work on the machine changes little.
+Prints JSON: songs per minute, and for each step how many times faster than real time it is. Sizes
+are those of the release (44.1 kHz, 60 segments from 15 s on). Without files it uses noise. It
+measures processor time, so that other load on the machine hardly matters.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -29,7 +30,7 @@ START_S, RATED_S, LENGTH_S = 15.0, 30.0, 45.0
 
 
 def noise(folder: Path, songs: int) -> list[Path]:
-    """Stereo mp3 files of 45 s, as DEAM has them."""
+    """Writes stereo MP3 files of 45 s, like those of DEAM; returns their paths."""
     paths = [folder / f"{i}.mp3" for i in range(songs)]
     for i, path in enumerate(paths):
         inputs = np.random.default_rng(i).normal(0, 0.1, (int(LENGTH_S * 44_100), 2))
@@ -37,15 +38,15 @@ def noise(folder: Path, songs: int) -> list[Path]:
     return paths
 
 
-def timed(function: Callable, *arguments) -> tuple[float, object]:
-    """Processor seconds of a call, and its result."""
-    began = time.process_time()
+def timed(function: Callable, *arguments) -> tuple[float, Any]:
+    """Returns the processor seconds of a call, and its result."""
+    start = time.process_time()
     result = function(*arguments)
-    return time.process_time() - began, result
+    return time.process_time() - start, result
 
 
 def steps(path: Path, audio: AudioConfig) -> dict[str, float]:
-    """Processor seconds of each step of one song, and how long the song plays."""
+    """Returns the processor seconds of each step of one song, and the duration of the song."""
     decoding, (waveform, rate) = timed(decode, path)
     inputs = resampled(waveform, rate, audio.sample_rate)
     span = cut_span(inputs, audio.sample_rate, START_S, RATED_S)
@@ -60,7 +61,7 @@ def steps(path: Path, audio: AudioConfig) -> dict[str, float]:
 
 
 def whole(path: Path, audio: AudioConfig, store: str) -> float:
-    """Processor seconds of a song from its file to its entries in the store."""
+    """Returns the processor seconds of a song from its file to its entries in the store."""
     curve = np.zeros((round(2 * RATED_S), 2), np.float32)
     song = Song(path.stem, LENGTH_S, START_S, (Rating("all", curve),), audio=path.name)
 
@@ -73,6 +74,7 @@ def whole(path: Path, audio: AudioConfig, store: str) -> float:
 
 
 def main(files: list[str]) -> None:
+    """Measures with the given files, or with noise."""
     audio = AudioConfig()
     with tempfile.TemporaryDirectory() as temporary, threadpool_limits(1):
         paths = [Path(name).resolve() for name in files] or noise(Path(temporary), 10)
@@ -81,12 +83,14 @@ def main(files: list[str]) -> None:
         steps(paths[0], audio)
         songs = [whole(path, audio, store) for path in paths]
         parts = [steps(path, audio) for path in paths]
-    played = {
+    durations = {
         "decode": sum(part["song_s"] for part in parts),
         "log_mel": RATED_S * len(parts),
         "statistics": RATED_S * len(parts),
     }
-    rate = {name: seconds / sum(part[name] for part in parts) for name, seconds in played.items()}
+    rate = {
+        name: seconds / sum(part[name] for part in parts) for name, seconds in durations.items()
+    }
     report = {
         "songs": len(paths),
         "songs_a_minute_per_core": round(60 * len(songs) / sum(songs), 1),

@@ -1,6 +1,6 @@
-"""What is timed: the sizes of a meta-step as flags, and random inputs of those sizes.
+"""Sizes of the meta-step that is timed, as flags, and random inputs of those sizes.
 
-Needs NumPy alone, so that either side of a comparison starts without the other's libraries.
+Imports only NumPy, so that either side of a comparison runs without the other's libraries.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Sizes of a meta-step; what has no flag is as in the paper.
+    """Sizes of a meta-step; those not listed are as in the paper.
 
     Attributes:
-      dim, heads, layers: of the transformer.
-      tasks: annotators a meta-step.
-      tasks_per_device: tasks computed at once, 0 for all; 1 suits a CPU's caches, 0 a GPU.
-      inner_steps: K, of SGD with rate `inner_rate`.
-      shots, queries: songs of an annotator to adapt on, and to be tested on.
-      estimator: of the meta-gradient, "first_order" or "second_order".
-      engine: of exact meta-gradients; ours alone.
-      dtype: of the arithmetic.
-      dropout: rate; 0 makes two implementations comparable number by number.
-      normalization: of the adapter; "batch" is what the PyTorch release does.
-      segments, frames, bands: of a clip's log-mel images [S, T, F].
+      dim, heads, layers: Sizes of the transformer.
+      tasks: Annotators per meta-step.
+      tasks_per_device: Tasks computed at once; 0 for all.
+      inner_steps: Number K of steps of SGD with learning rate `inner_rate`.
+      shots, queries: Songs of an annotator for adaptation and for testing.
+      estimator: Estimator of the meta-gradient, "first_order" or "second_order".
+      engine: Engine of exact meta-gradients; the PyTorch baseline has none.
+      dtype: Type of the arithmetic.
+      dropout: Dropout rate; 0 makes two implementations agree number by number.
+      normalization: Normalization of the adapter; the PyTorch release uses "batch".
+      segments, frames, bands: Sizes of a clip's log-mel images [S, T, F].
     """
 
     dim: int = 128
@@ -53,28 +53,29 @@ class Problem:
 
     @property
     def songs(self) -> int:
-        """Of each task."""
+        """Songs per task."""
         return self.shots + self.queries
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """A flag for each field of `Problem`."""
-    made = argparse.ArgumentParser(
+    """Returns a parser with a flag for each field of `Problem`."""
+    flags = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     for field in dataclasses.fields(Problem):
-        made.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
-    return made
+        flags.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+    return flags
 
 
 def from_flags(flags: argparse.Namespace) -> Problem:
+    """Returns the problem that the flags describe."""
     return Problem(**{f.name: getattr(flags, f.name) for f in dataclasses.fields(Problem)})
 
 
 def random_songs(problem: Problem, seed: int = 0) -> dict[str, np.ndarray]:
-    """`log_mel` [N, S, T, F], `embedding` [N, D] and `curve` [N, S, 2]; N = tasks x songs.
+    """Returns `log_mel` [N, S, T, F], `embedding` [N, D] and `curve` [N, S, 2]; N = tasks x songs.
 
-    Levels and spreads are those of music and its ratings; nothing else is alike.
+    Only their means and standard deviations are those of music and its ratings.
     """
     rng = np.random.default_rng(seed)
     count = problem.tasks * problem.songs

@@ -1,4 +1,4 @@
-"""What a process of its own needs, and how busy the machine is. Linux."""
+"""Memory of this process and load of the machine, as Linux reports them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from pathlib import Path
 
 
 def load() -> list[float]:
-    """Load averages over 1, 5 and 15 minutes: timings on a busy machine are ratios at best."""
+    """Returns the load averages over 1, 5 and 15 minutes.
+
+    On a busy machine only ratios within one run mean anything.
+    """
     return [round(value, 2) for value in os.getloadavg()]
 
 
 def memory() -> int:
-    """Bytes this process has in memory."""
+    """Returns the bytes of memory that this process occupies."""
     return _status("VmRSS")
 
 
 def peak_memory() -> int:
-    """Most bytes this process has had in memory since `forget_peak_memory`."""
+    """Returns the largest memory of this process since `reset_peak_memory`, in bytes."""
     return _status("VmHWM")
 
 
-def forget_peak_memory() -> None:
+def reset_peak_memory() -> None:
+    """Starts a new measurement of the peak memory."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -29,4 +33,4 @@ def _status(field: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {field}")
+    raise OSError(f"/proc/self/status has no field {field}")

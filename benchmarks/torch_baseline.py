@@ -1,10 +1,10 @@
-"""The same meta-step in plain PyTorch: eager, a Python loop over tasks.
+"""The meta-step in plain PyTorch: eager, a Python loop over tasks.
 
-Our own statement of the model, from the paper and the sizes of the release, as a PyTorch user
-would write it: modules of `torch.nn`, the two attention passes one after the other, distances by an
-embedding look-up, adapted weights through `torch.func.functional_call`. Tested against the
-release's golden numbers (`tests/benchmarks/test_torch_baseline.py`). Weights come and go under our
-names and axes. PyTorch is an optional dependency: `requirements-benchmarks.txt`.
+Our own implementation of the model, from the paper and the sizes of the release, as a PyTorch user
+would write it: modules of `torch.nn`, the two attention passes one after the other, distances from
+an embedding table, adapted weights through `torch.func.functional_call`. Tested against the
+release's golden numbers (`tests/benchmarks/test_torch_baseline.py`). Weights are exchanged under
+our names and axes. PyTorch is an optional dependency: `requirements-benchmarks.txt`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOCAL_WIDTH, GLOBAL_WIDTH, POSITIONS = 5, 30, 512
 
 
 class Block(nn.Sequential):
-    """Convolution -> batch statistics -> ReLU -> 2 x 2 maxima."""
+    """Convolution, batch normalization, ReLU, 2 x 2 max pooling."""
 
     def __init__(self, inputs, outputs, kernel, padding):
         super().__init__()
@@ -34,6 +34,8 @@ class Block(nn.Sequential):
 
 
 class Attention(nn.Module):
+    """Multi-head attention with a relative-key position term."""
+
     def __init__(self, problem: Problem):
         super().__init__()
         dim, self.heads = problem.dim, problem.heads
@@ -56,6 +58,8 @@ class Attention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
+    """A transformer encoder layer, normalized after each residual sum."""
+
     def __init__(self, problem: Problem):
         super().__init__()
         self.attention = Attention(problem)
@@ -73,7 +77,7 @@ class EncoderLayer(nn.Module):
 
 
 class TorchDSAML(nn.Module):
-    """(log-mel [N, S, T, F], embedding [N, D]) -> curve [N, S, 2] and the last layer's maps."""
+    """Model (log-mel [N, S, T, F], embedding [N, D]) -> curve [N, S, 2], last attention maps."""
 
     def __init__(self, problem: Problem):
         super().__init__()
@@ -112,7 +116,7 @@ class TorchDSAML(nn.Module):
 
 
 def objective(curve, maps, target):
-    """1 - mean of {CCC, PCC, 1 - RMSE} + attention loss."""
+    """Returns 1 - mean of {CCC, PCC, 1 - RMSE} + attention loss."""
     mean_p, mean_t = curve.mean(1, keepdim=True), target.mean(1, keepdim=True)
     var_p = ((curve - mean_p) ** 2).mean(1)
     var_t = ((target - mean_t) ** 2).mean(1)
@@ -122,8 +126,8 @@ def objective(curve, maps, target):
     rmse = ((curve - target) ** 2).mean(1).sqrt()
     score = (ccc.mean() + pcc.mean() + 1 - rmse.mean()) / 3
     attention = sum(
-        ((each.mean((0, 1)).diagonal() - goal) ** 2).mean()
-        for each, goal in zip(maps, (0.9, 0.1), strict=True)
+        ((average.mean((0, 1)).diagonal() - goal) ** 2).mean()
+        for average, goal in zip(maps, (0.9, 0.1), strict=True)
     )
     return 1 - score + attention
 
@@ -134,9 +138,13 @@ def meta_step(
     tasks: Mapping[str, torch.Tensor],
     problem: Problem,
 ) -> tuple[float, float]:
-    """One meta-step; returns the mean query loss and the meta-gradient's norm.
+    """Takes a meta-step; returns the mean query loss and the norm of the meta-gradient.
 
-    `tasks` are `log_mel` [B, songs, S, T, F], `embedding` and `curve` alike, the support first.
+    Args:
+      model: The model, whose weights it changes.
+      optimizer: The outer optimizer.
+      tasks: `log_mel`, `embedding` and `curve` [B, songs, ...], the support first.
+      problem: Sizes of the meta-step.
     """
     optimizer.zero_grad()
     second_order = problem.estimator == "second_order"
@@ -185,7 +193,7 @@ _LSTM = {
 
 
 def torch_name(ours: str) -> str:
-    """`adapter/conv_1/kernel` -> `block_1.conv.weight`."""
+    """Returns PyTorch's name of a weight: `adapter/conv_1/kernel` -> `block_1.conv.weight`."""
     name = ours.replace("/", ".")
     for direction, suffix in (("forward", ""), ("backward", "_reverse")):
         start = f"predictor.{direction}."
@@ -197,20 +205,21 @@ def torch_name(ours: str) -> str:
 
 
 def swap_axes(ours: str, value: np.ndarray) -> np.ndarray:
-    """Our axes [..., in, out] as PyTorch's [out, in, ...]."""
+    """Returns a weight [..., in, out] with PyTorch's axes [out, in, ...]."""
     if ours.endswith(("kernel", "recurrent")):
         return value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
     return value
 
 
 def swap_axes_back(ours: str, value: np.ndarray) -> np.ndarray:
+    """Returns a weight of PyTorch with our axes; the inverse of `swap_axes`."""
     if ours.endswith(("kernel", "recurrent")):
         return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
     return value
 
 
 def build(problem: Problem, weights: Mapping[str, np.ndarray], device: str = "cpu") -> TorchDSAML:
-    """The model with given weights {our path: value}."""
+    """Returns the model with given weights {our path: value}."""
     model = TorchDSAML(problem)
     state = {
         torch_name(path): torch.from_numpy(np.array(swap_axes(path, value)))

@@ -1,22 +1,23 @@
-"""Times PyTorch's meta-step alone: python -m benchmarks.torch_step --device=cuda
+"""Times the meta-step in PyTorch alone: python -m benchmarks.torch_step --device=cuda
 
-The counterpart of `meta_step`; `compare` takes turns between the two.
+The counterpart of `meta_step`; `compare` alternates between the two.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import torch
 
 from benchmarks import process, torch_baseline
-from benchmarks.output import add_json_flag, tell
+from benchmarks.output import add_json_flag, report
 from benchmarks.problem import Problem, from_flags, parser, random_songs
 
 
-def measure(problem: Problem, repeats: int, device: str) -> dict:
-    """Median seconds of a step after one that is not counted."""
+def measure(problem: Problem, repeats: int, device: str) -> dict[str, Any]:
+    """Returns the median time of a step, after a warm-up."""
     dtype = getattr(torch, problem.dtype)
     tasks = {
         name: torch.from_numpy(x.reshape(problem.tasks, problem.songs, *x.shape[1:]))
@@ -32,19 +33,29 @@ def measure(problem: Problem, repeats: int, device: str) -> dict:
         seconds.append(time.perf_counter() - start)
     return {
         "problem": vars(problem),
+        "matmul_precision": torch.get_float32_matmul_precision(),
         "seconds": statistics.median(seconds[1:]),
+        "fastest": min(seconds[1:]),
+        "slowest": max(seconds[1:]),
         "device_bytes_peak": None if device == "cpu" else torch.cuda.max_memory_allocated(),
         "load": process.load(),
     }
 
 
 def main() -> None:
-    flags = parser(__doc__.splitlines()[0])
+    flags = parser((__doc__ or "").splitlines()[0])
     flags.add_argument("--repeats", type=int, default=3)
     flags.add_argument("--device", default="cpu", help="cpu or cuda")
+    flags.add_argument(
+        "--matmul_precision",
+        default="highest",
+        choices=("highest", "high", "medium"),
+        help='of float32, as torch.set_float32_matmul_precision; "high" is TF32 on a GPU',
+    )
     add_json_flag(flags)
-    given = flags.parse_args()
-    tell(measure(from_flags(given), given.repeats, given.device), given.json)
+    args = flags.parse_args()
+    torch.set_float32_matmul_precision(args.matmul_precision)
+    report(measure(from_flags(args), args.repeats, args.device), args.json)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How much of training is the compiled step, and what compiling costs, cold and from the cache.
+"""Measures the share of the compiled step in training, and compile time without and with a cache.
 
     python -m benchmarks.training_loop [--config demo] [--steps 50] [--json]
 
-Trains both stages of a config for `--steps` steps with one validation at either end, in a process
-of its own, twice: the second finds the first one's compiled programs. Every step and validation is
-waited for, so that the seconds outside them are the loop's own: logging and saving.
+Trains both stages of a config for `--steps` steps, validating at the start and at the end, twice,
+in processes of their own: the second one finds the compiled programs of the first. Each step and
+validation is waited for, so that the remaining time is that of the loop: logging and saving.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PASSES = ("cold", "cached")
 
 
 def measure(config: str, steps: int, cache: str) -> dict[str, float]:
-    """Seconds of each part of one training in this process."""
+    """Trains in this process; returns the seconds of each part."""
     import jax
 
     from dsaml_jax.config.experiment import experiment_from_config
@@ -92,7 +92,7 @@ def measure(config: str, steps: int, cache: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", default="demo", help="a name in configs/")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
@@ -101,22 +101,22 @@ def main() -> None:
     if flags.cache:
         print(json.dumps(measure(flags.config, flags.steps, flags.cache)))
         return
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory() as cache:
         for name in PASSES:
             command = [sys.executable, "-m", "benchmarks.training_loop", f"--cache={cache}"]
             command += [f"--config={flags.config}", f"--steps={flags.steps}"]
-            ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found[name] = json.loads(ran.stdout.splitlines()[-1])
-            each = found[name]
+            finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            result = results[name] = json.loads(finished.stdout.splitlines()[-1])
             print(
-                f"{name}: compiling {each['compile_seconds']:.1f} s, its slowest program "
-                f"{each['slowest_program_seconds']:.1f} s; of the loop {each['step_share']:.1%} in "
-                f"the compiled step, {each['step_and_validation_share']:.1%} with validation",
+                f"{name}: compiling {result['compile_seconds']:.1f} s, its slowest program "
+                f"{result['slowest_program_seconds']:.1f} s; of the loop "
+                f"{result['step_share']:.1%} in the compiled step, "
+                f"{result['step_and_validation_share']:.1%} with validation",
                 flush=True,
             )
     if flags.json:
-        print(json.dumps(found | {"load": process.load()}))
+        print(json.dumps(results | {"load": process.load()}))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ _NAME = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"\b(body|calls|to_apply|true_computation|false_computation)=%([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_WORKSPACE = re.compile(r", s8\[\d+\]")
+"""The second result of cuBLAS's products: scratch memory, of which little is used."""
 _CONTRACTED = re.compile(r'lhs_contracting_dim(?:ension)?s(?:=\{|":\[)([0-9,"]*)')
 
 
@@ -147,7 +149,7 @@ def program_cost(text: str) -> ProgramCost:
             branches = _BRANCHES.search(instruction.text)
             names = _NAME.findall(branches[1]) if branches else called.values()
             return max((total(name) for name in names), key=lambda cost: cost.bytes)
-        if instruction.opcode == "fusion":
+        if instruction.opcode in ("fusion", "fusion-start"):
             inside = computations[called["calls"]]
             within = sum(
                 (_arithmetic(i, {x.name: x.result for x in inside}) for i in inside), ProgramCost()
@@ -214,8 +216,7 @@ def size_of(result: str) -> int:
 
 
 def _arithmetic(instruction: _Instruction, shapes: dict[str, str]) -> ProgramCost:
-    library = instruction.opcode == "custom-call" and re.search("gemm|matmul|dot", instruction.text)
-    if instruction.opcode == "dot" or library:
+    if instruction.opcode == "dot" or _is_library_product(instruction):
         (_, out), *_ = _arrays(instruction.result)
         (_, left), *_ = _arrays(shapes[instruction.operands[0]])
         contracted = _CONTRACTED.search(instruction.text)
@@ -240,7 +241,15 @@ def _movement(instruction: _Instruction, shapes: dict[str, str]) -> ProgramCost:
     if instruction.opcode == "dynamic-update-slice":
         return ProgramCost(bytes=2 * size_of(shapes[instruction.operands[1]]))
     read = sum(size_of(shapes[name]) for name in instruction.operands if name in shapes)
-    return ProgramCost(bytes=read + size_of(instruction.result))
+    result = instruction.result
+    if _is_library_product(instruction):
+        result = _WORKSPACE.sub("", result)
+    return ProgramCost(bytes=read + size_of(result))
+
+
+def _is_library_product(instruction: _Instruction) -> bool:
+    is_call = instruction.opcode == "custom-call"
+    return is_call and re.search("gemm|matmul|dot", instruction.text) is not None
 
 
 def _fusion_bytes(inside: list[_Instruction]) -> int:

@@ -77,3 +77,31 @@ def test_a_dry_run_reads_no_data_and_reports_the_largest_meta_batch(tmp_path):
 @pytest.mark.parametrize(("value", "text"), [(12, "12 "), (1234, "1.23 k"), (2.5e12, "2.5 T")])
 def test_si_rounds_to_three_digits(value, text):
     assert si(value) == text
+
+
+def test_asynchronous_and_library_kernels_of_a_gpu_are_counted():
+    """As XLA writes them for an H200: an update in place counts once, cuBLAS's workspace not."""
+    text = """
+%update (p.0: f32[9,4,8], p.1: s32[], p.2: f32[4,8]) -> f32[9,4,8] {
+  %p.0 = f32[9,4,8]{2,1,0} parameter(0)
+  %p.1 = s32[] parameter(1)
+  %p.2 = f32[4,8]{1,0} parameter(2)
+  %one = f32[1,4,8]{2,1,0} bitcast(%p.2)
+  %zero = s32[] constant(0)
+  ROOT %updated = f32[9,4,8]{2,1,0} dynamic-update-slice(%p.0, %one, %p.1, %zero, %zero)
+}
+
+ENTRY %main (a: f32[9,4,8], i: s32[], x: f32[4,8], w: f32[8,8]) -> f32[9,4,8] {
+  %a = f32[9,4,8]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %x = f32[4,8]{1,0} parameter(2)
+  %w = f32[8,8]{1,0} parameter(3)
+  %product = (f32[4,8]{1,0}, s8[33554432]{0}) custom-call(%x, %w), custom_call_target="__cublas$lt$matmul", backend_config={"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"]}}
+  %y = f32[4,8]{1,0} get-tuple-element(%product), index=0
+  %start = ((f32[9,4,8]{2,1,0}, s32[], f32[4,8]{1,0}), f32[9,4,8]{2,1,0}, u32[]) fusion-start(%a, %i, %y), kind=kLoop, calls=%update
+  ROOT %done = f32[9,4,8]{2,1,0} fusion-done(%start)
+}
+"""  # noqa: E501
+    work = program_cost(text)
+    product, update = 4 * (32 + 64 + 32), 4 * (1 + 32 + 32)
+    assert (work.matmul_flops, work.bytes) == (2 * 4 * 8 * 8, product + update)
