@@ -24,12 +24,12 @@ class AudioConfig:
     hop_s: PositiveFloat = 0.01
     # HTK-scale mel triangles from 0 Hz to half the sample rate, not normalized.
     mel_bands: Positive = 128
-    # Added to the mel power before the natural logarithm.
-    floor: PositiveFloat = 1e-6
+    # Added to the mel power before the natural logarithm; not 0 in float32.
+    floor: Annotated[float, Range(low=1e-37, high=1.0)] = 1e-6
     # Length of a segment in seconds: the interval between two ratings.
     segment_s: PositiveFloat = 0.5
-    # Segments S in a clip.
-    segments: Positive = 60
+    # Segments S in a clip, at most an hour of them.
+    segments: Annotated[int, Range(low=1, high=7_200)] = 60
     # The global embedding of S segments: "statistics" (needs no weights), "imagebind" by its
     # published recipe (audio at 16 kHz), or "imagebind_as_released", as DSAML's release feeds it
     # (44.1 kHz).
@@ -45,6 +45,12 @@ class AudioConfig:
                 raise UserError(
                     f"audio.{name} = {getattr(self, name)} is {samples:g} samples at "
                     f"audio.sample_rate = {self.sample_rate}; choose a whole number of at least 1."
+                )
+        for name in ("window_s", "segment_s"):
+            if self.hop_s > getattr(self, name):
+                raise UserError(
+                    f"audio.hop_s is {self.hop_s}; expected at most audio.{name} = "
+                    f"{getattr(self, name)}, so that frames leave out no sound."
                 )
         if self.window > 2 * self.segment_samples:
             raise UserError(

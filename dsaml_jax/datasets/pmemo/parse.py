@@ -118,6 +118,11 @@ def _averaged(journal: Journal, path: Path) -> tuple[dict[str, float], dict[str,
     for row, line in enumerate(table.numbers):
         song_id = layout.plain_id(table.cell(row, ids))
         time_s = tables.number(journal, table, row, time)
+        if time_s is not None and not 1 / RATING_HZ <= time_s < np.inf:
+            where = journal.name(path, line, "frameTime")
+            what = f"{time_s:g} s; expected the end of a half second of the song"
+            journal.problem("a time outside the song", where, what)
+            time_s = None
         value = tables.values(journal, table, row, columns, SCALE)
         if time_s is None or value is None:
             bad.add(song_id)

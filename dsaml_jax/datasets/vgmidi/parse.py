@@ -25,6 +25,7 @@ from dsaml_jax.errors import UserError
 NAME = "VGMIDI"
 SETS = (1, 2)
 _SCALE = (-1.0, 1.0)
+_LONGEST_S, _LONGEST_BAR_S = 3600.0, 60.0  # durations in milliseconds exceed one of them
 
 
 def read(
@@ -120,9 +121,15 @@ def _rated(
 
 def _duration(journal: Journal, where: str, piece: dict[str, Any]) -> float | None:
     duration = piece.get("duration")
-    if isinstance(duration, int | float) and duration * RATING_HZ >= 1:
+    bars = piece.get("measures")
+    bars = bars if isinstance(bars, int) and bars > 0 else 1
+    longest = min(_LONGEST_S, bars * _LONGEST_BAR_S)
+    if isinstance(duration, int | float) and 1 <= duration * RATING_HZ <= longest * RATING_HZ:
         return float(duration)
-    what = f"duration is {duration!r}, expected seconds; its annotations are left out"
+    what = (
+        f"duration is {duration!r}, expected seconds, at most {longest:g} for {bars} bars; its "
+        "annotations are left out"
+    )
     journal.problem("no duration", where, what)
     return None
 
