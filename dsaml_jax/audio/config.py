@@ -46,15 +46,16 @@ class AudioConfig:
                     f"audio.{name} = {getattr(self, name)} is {samples:g} samples at "
                     f"audio.sample_rate = {self.sample_rate}; choose a whole number of at least 1."
                 )
+        for name in ("window_s", "segment_s"):
+            if self.hop_s > getattr(self, name):
+                raise UserError(
+                    f"audio.hop_s is {self.hop_s}; expected at most audio.{name} = "
+                    f"{getattr(self, name)}, so that frames leave out no sound."
+                )
         if self.window > 2 * self.segment_samples:
             raise UserError(
                 f"audio.window_s is {self.window_s}; expected at most two segments, "
                 f"{2 * self.segment_s} s, which is as far as reflection can pad."
-            )
-        if self.hop > self.segment_samples:
-            raise UserError(
-                f"audio.hop_s is {self.hop_s}; expected at most audio.segment_s = "
-                f"{self.segment_s}, so that a segment has two frames."
             )
         if self.mel_bands > self.most_mel_bands:
             raise UserError(

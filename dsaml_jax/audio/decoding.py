@@ -14,6 +14,12 @@ from dsaml_jax.errors import UserError
 MIDI_RATE = 48_000
 """Sample rate of the synthesizer in Hz."""
 
+CANCELED = 1e-3
+"""Peak of the average of all channels over that of the channels, below which they cancel."""
+
+LOUDEST = 1000.0
+"""Largest sample accepted in a file of floats, 60 dB above full scale."""
+
 
 def decode(path: str | Path) -> tuple[np.ndarray, int]:
     """Decodes a file: mp3, wav, flac or ogg with libsndfile, MIDI with `midi.render`.
@@ -44,9 +50,21 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
         raise UserError(f"{path} contains no samples; expected audio.")
     if not np.isfinite(samples).all():
         raise UserError(f"{path} contains samples that are not finite; expected audio.")
-    if not samples.any():
+    peak = float(np.abs(samples).max())
+    if peak == 0:
         raise UserError(f"{path} is silent throughout; expected audio.")
-    return samples.mean(axis=1), rate
+    if peak > LOUDEST:
+        raise UserError(
+            f"{path} contains samples of {peak:.3g}; expected at most {LOUDEST:g}, where 1 is full "
+            "scale: scale the file."
+        )
+    mono = samples.mean(axis=1)
+    if np.abs(mono).max() < CANCELED * peak:
+        raise UserError(
+            f"{path} is silent because its channels cancel when they are averaged; invert one of "
+            "them."
+        )
+    return mono, rate
 
 
 def audio_hash(path: str | Path) -> str:

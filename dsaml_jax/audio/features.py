@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import librosa
@@ -12,6 +13,7 @@ from dsaml_jax.audio.imagebind import IMAGEBIND_HUGE
 from dsaml_jax.audio.imagebind_input import AS_RELEASED, PUBLISHED, ImageBindRecipe, select_clips
 from dsaml_jax.audio.log_mel import cut_segments, log_mel
 from dsaml_jax.audio.statistics import clip_statistics, statistics_size
+from dsaml_jax.errors import UserError
 
 RECIPES: dict[str, ImageBindRecipe] = {
     "imagebind": PUBLISHED,
@@ -68,7 +70,13 @@ def resampled(waveform: np.ndarray, sample_rate: int, target_rate: int) -> np.nd
 
 
 def cut_span(waveform: np.ndarray, sample_rate: int, start_s: float, length_s: float) -> np.ndarray:
-    """Returns the samples of a span, padded with silence after the end of the sound."""
+    """Returns the samples of a span, padded with silence after the end of the sound.
+
+    Raises:
+      UserError: The span begins before the sound does, or at no time.
+    """
+    if not 0 <= start_s < math.inf:
+        raise UserError(f"the span begins at {start_s:g} s; expected a time of 0 s or later.")
     start, length = round(start_s * sample_rate), round(length_s * sample_rate)
     span = waveform[start : start + length]
     return np.pad(span, (0, length - len(span)))

@@ -37,6 +37,11 @@ def log_mel(segments: np.ndarray, config: AudioConfig) -> np.ndarray:
     return np.log(mel + np.float32(config.floor))
 
 
+def silent(log_mel_STF: np.ndarray, config: AudioConfig) -> np.ndarray:
+    """Returns [S] bool: whether the mel power of a segment stays below the floor throughout."""
+    return log_mel_STF.max(axis=(1, 2)) < np.log(2 * config.floor)
+
+
 @functools.lru_cache(maxsize=8)
 def mel_filters(config: AudioConfig) -> np.ndarray:
     """Returns [F, FFT bins] triangles on the HTK mel scale from 0 Hz to half the sample rate."""

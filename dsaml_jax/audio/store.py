@@ -60,6 +60,15 @@ def read(path: Path, *names: str) -> dict[str, np.ndarray]:
     return read_arrays(path, *names, remedy="delete it and prepare the data set again")
 
 
+def is_whole(path: Path) -> bool:
+    """Returns whether an entry exists and was not cut: whether its last bytes list its arrays."""
+    try:
+        with zipfile.ZipFile(path) as entry:
+            return bool(entry.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+
+
 def remove_partial(folder: str | Path) -> int:
     """Removes files that interrupted writes left behind, and returns their number."""
     removed = 0
@@ -68,6 +77,6 @@ def remove_partial(folder: str | Path) -> int:
             if time.time() - path.stat().st_mtime > _ABANDONED_S:
                 path.unlink()
                 removed += 1
-        except FileNotFoundError:  # another run removed it
+        except OSError:  # another run removed it, or the store is read-only
             continue
     return removed

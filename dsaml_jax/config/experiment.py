@@ -15,7 +15,7 @@ from dsaml_jax.config.inner import InnerConfig
 from dsaml_jax.config.stage import StageConfig
 from dsaml_jax.config.tasks import TaskConfig
 from dsaml_jax.constraints import Seed, check_fields
-from dsaml_jax.datasets.schema import RATING_HZ
+from dsaml_jax.datasets.ratings import check_rating_period
 from dsaml_jax.errors import UserError
 from dsaml_jax.model.config import DSAMLConfig
 
@@ -67,11 +67,7 @@ class Experiment:
                 "empty; give the path of imagebind_huge.pth (CC BY-NC 4.0: no commercial use), or "
                 "choose audio.embedding='statistics', which needs no weights."
             )
-        if self.audio.segment_s != 1 / RATING_HZ:
-            raise UserError(
-                f"audio.segment_s is {self.audio.segment_s}; expected {1 / RATING_HZ} s, the "
-                "interval between two ratings of a song."
-            )
+        check_rating_period(self.audio)
         for hop in self.evaluation.hops:
             if hop > self.audio.segments:
                 raise UserError(

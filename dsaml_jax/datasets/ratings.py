@@ -9,12 +9,23 @@ from types import MappingProxyType
 
 import numpy as np
 
+from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.datasets import layout, report, tables, tree
 from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal
 from dsaml_jax.datasets.schema import DIMENSIONS, EVERYONE, RATING_HZ, Rating, Song
+from dsaml_jax.errors import UserError
 
 _LATE_S = 1.0  # ratings may continue this long past the end of the audio without being a problem
+
+
+def check_rating_period(audio: AudioConfig) -> None:
+    """Raises UserError unless a segment of sound lasts as long as a rating."""
+    if audio.segment_s != 1 / RATING_HZ:
+        raise UserError(
+            f"audio.segment_s is {audio.segment_s}; expected {1 / RATING_HZ} s, the interval "
+            "between two ratings of a song."
+        )
 
 
 def checked(

@@ -57,6 +57,8 @@ class Song:
       title: Empty if unknown.
       artist: Empty if unknown.
       genre: Empty if unknown.
+      recording: Hash of the audio, the same for copies under several ids; empty until it is known.
+        It is not stored.
     """
 
     song_id: str
@@ -70,6 +72,7 @@ class Song:
     title: str = ""
     artist: str = ""
     genre: str = ""
+    recording: str = ""
 
 
 _EMPTY_CURVE = np.zeros((0, 2), np.float32)

@@ -1,6 +1,7 @@
 """Splits of songs and annotators into training, validation and test.
 
-Splits share neither songs nor annotators. A rating by an annotator of one split of a song of
+Splits share neither songs nor annotators; copies of one recording (`Song.recording`) count as one
+song. A rating by an annotator of one split of a song of
 another belongs to no split; such ratings are counted. Everything is a pure function of the songs
 and a seed.
 
@@ -102,11 +103,13 @@ def split_songs(
     songs = [song for song in songs if song.ratings]
     _check_enough(songs, "averaged ratings")
     rng = np.random.default_rng(rules.seed)
-    split, notes = _released(songs, released)
+    recording_of = _recordings(songs)
+    split, notes = _released(songs, recording_of, released)
     for target, fraction in ((_TEST, rules.test), (_VALIDATION, rules.validation)):
         if not (split == target).any():
             free = np.flatnonzero(split == _TRAIN)
-            split[rng.permutation(free)[: _size(fraction, len(free), len(songs))]] = target
+            split[rng.permutation(free)[: _size(fraction, len(free), len(split))]] = target
+    split = split[recording_of]
     chosen = {name: [songs[i] for i in np.flatnonzero(split == s)] for s, name in enumerate(SPLITS)}
     return Partition(chosen, {}, notes)
 
@@ -136,12 +139,13 @@ def split_people(
     _check_enough(songs, "annotators' ratings")
     people = sorted({rating.annotator_id for song in songs for rating in song.ratings})
     index = {name: i for i, name in enumerate(people)}
-    rated = np.zeros((len(people), len(songs)), bool)
-    for i, song in enumerate(songs):
-        rated[[index[rating.annotator_id] for rating in song.ratings], i] = True
+    recording_of = _recordings(songs)
+    rated = np.zeros((len(people), max(recording_of) + 1), bool)
+    for song, recording in zip(songs, recording_of, strict=True):
+        rated[[index[rating.annotator_id] for rating in song.ratings], recording] = True
 
     rng = np.random.default_rng(rules.seed)
-    split, notes = _released(songs, released)
+    split, notes = _released(songs, recording_of, released)
     split_of = np.full(len(people), _TRAIN)
     for target in (_VALIDATION, _TEST):
         split_of[rated[:, split == target].any(1)] = target
@@ -149,7 +153,7 @@ def split_people(
         if (split == target).any():
             continue
         songs_free, people_free = np.flatnonzero(split == _TRAIN), np.flatnonzero(split_of == 0)
-        size = _size(fraction, len(songs_free), len(songs))
+        size = _size(fraction, len(songs_free), len(split))
         quota = round(fraction * len(people))
         table = rated[np.ix_(people_free, songs_free)]
         together = _shared_raters(table)
@@ -165,6 +169,7 @@ def split_people(
         split[songs_free[chosen_songs]] = target
         split_of[people_free[chosen_people]] = target
 
+    split = split[recording_of]
     across: Counter[tuple[str, str]] = Counter()
     chosen: dict[str, list[Song]] = {name: [] for name in SPLITS}
     for i, song in enumerate(songs):
@@ -184,28 +189,40 @@ def _is_all(rating) -> bool:
     return rating.annotator_id == EVERYONE
 
 
+def _recordings(songs: Sequence[Song]) -> np.ndarray:
+    """Returns [N] the number of each song's recording, counted in order of first appearance."""
+    numbers: dict[str, int] = {}
+    keys = [song.recording or f"id {song.song_id}" for song in songs]
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], int)
+
+
 def _check_enough(songs: Sequence[Song], what: str) -> None:
-    if len(songs) < len(SPLITS):
+    recordings = len(set(_recordings(songs).tolist()))
+    if recordings < len(SPLITS):
         raise UserError(
-            f"{len(songs)} songs have {what} and audio; training, validation and test need at "
+            f"{recordings} songs have {what} and audio; training, validation and test need at "
             "least one each."
         )
 
 
 def _released(
-    songs: Sequence[Song], released: Callable[[Song], str] | None
+    songs: Sequence[Song], recording_of: np.ndarray, released: Callable[[Song], str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Returns [N] the released split of each song; all are `_TRAIN` if it cannot be used."""
-    split = np.full(len(songs), _TRAIN)
+    """Returns the released split of each recording; all are `_TRAIN` if it cannot be used.
+
+    Copies of one recording in several released splits all go to test, or else to validation.
+    """
+    count = int(recording_of.max()) + 1
+    split = np.full(count, _TRAIN)
     if released is None:
         return split, ()
-    split = np.array([SPLITS.index(released(song)) for song in songs])
+    np.maximum.at(split, recording_of, [SPLITS.index(released(song)) for song in songs])
     tests = int((split == _TEST).sum())
-    if 0 < tests <= len(songs) - 2:
+    if 0 < tests <= count - 2:
         return split, ()
-    which = "no test songs" if tests == 0 else f"{len(songs) - tests} training songs"
-    return np.full(len(songs), _TRAIN), (
-        f"the released split leaves {which} of these {len(songs)} songs, so test songs are drawn "
+    which = "no test songs" if tests == 0 else f"{count - tests} training songs"
+    return np.full(count, _TRAIN), (
+        f"the released split leaves {which} of these {count} songs, so test songs are drawn "
         "at random instead",
     )
 

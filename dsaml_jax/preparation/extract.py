@@ -21,6 +21,7 @@ from dsaml_jax.audio.features import (
     tower_clips,
     window_starts,
 )
+from dsaml_jax.audio.log_mel import silent
 from dsaml_jax.datasets.schema import RATING_HZ, Song
 from dsaml_jax.errors import UserError
 
@@ -39,6 +40,8 @@ class Job:
       sample_rate: Sample rate of `waveform` in Hz.
       start_s: Time of the first rating in seconds.
       segments: n, length of the span.
+      rated: Number of segments, from the first on, that any rating covers.
+      content: Hash of the audio file, or of `waveform`.
       audio: Config of the features.
       folder: Folder of the feature store.
       log_mel: Key of the song's log-mel entry.
@@ -51,6 +54,8 @@ class Job:
     sample_rate: int
     start_s: float
     segments: int
+    rated: int
+    content: str
     audio: AudioConfig
     folder: str
     log_mel: str
@@ -63,7 +68,9 @@ class Job:
 
     def done(self) -> bool:
         """Returns whether both entries are in the store."""
-        return all(store.entry_path(self.folder, k, self.key(k)).exists() for k in store.KINDS)
+        return all(
+            store.is_whole(store.entry_path(self.folder, k, self.key(k))) for k in store.KINDS
+        )
 
     def key(self, kind: str) -> str:
         """Returns the key of the entry of this kind."""
@@ -101,7 +108,8 @@ def make_job(song: Song, root: str, audio: AudioConfig, folder: str, weights: st
     """
     longest = max(len(rating.curve) for rating in song.ratings)
     seconds = longest / RATING_HZ
-    segments = max(audio.segments, int(np.ceil(seconds / audio.segment_s - 1e-9)))
+    rated = int(np.ceil(seconds / audio.segment_s - 1e-9))
+    segments = max(audio.segments, rated)
     if song.waveform is None:
         path = f"{root}/{song.audio}"
         content = audio_hash(path)
@@ -128,6 +136,8 @@ def make_job(song: Song, root: str, audio: AudioConfig, folder: str, weights: st
         sample_rate=song.sample_rate,
         start_s=song.ratings_start_s,
         segments=segments,
+        rated=rated,
+        content=content,
         audio=audio,
         folder=folder,
         log_mel=store.entry_key(**sound, image=image),
@@ -143,21 +153,27 @@ def extract(job: Job) -> Extracted:
         if waveform is None:
             waveform, rate = decode(job.path)
         seconds = len(waveform) / rate
-        if seconds <= job.start_s:
+        name = job.path or job.song_id
+        if not 0 <= job.start_s < seconds:
             raise UserError(
-                f"{job.path or job.song_id} lasts {seconds:.2f} s, but its ratings begin at "
-                f"{job.start_s:g} s."
+                f"{name} lasts {seconds:.2f} s, but its ratings begin at {job.start_s:g} s."
+            )
+        sound = (waveform, rate, job.start_s, job.segments, job.audio)
+        span, images = song_log_mel(*sound)
+        if silent(images[: job.rated], job.audio).all():
+            end_s = job.start_s + job.rated * job.audio.segment_s
+            raise UserError(
+                f"{name} is silent from {job.start_s:g} s to {end_s:g} s, where it is rated; "
+                "expected audio."
             )
     except UserError as error:
         return Extracted(kept, fault=str(error))
-    sound = (waveform, rate, job.start_s, job.segments, job.audio)
-    span, images = song_log_mel(*sound)
     log_mel_path, embedding_path = (
         store.entry_path(job.folder, kind, job.key(kind)) for kind in store.KINDS
     )
-    if not log_mel_path.exists():
+    if not store.is_whole(log_mel_path):
         store.write(log_mel_path, log_mel=images, seconds=np.float64(seconds))
-    if embedding_path.exists():
+    if store.is_whole(embedding_path):
         return Extracted(kept)
     if job.audio.embedding in RECIPES:
         return Extracted(kept, clips=tower_clips(*sound))

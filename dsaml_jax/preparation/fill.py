@@ -20,6 +20,7 @@ from dsaml_jax.preparation import embedding
 from dsaml_jax.preparation.beam import extract_on_beam
 from dsaml_jax.preparation.extract import Extracted, Job, extract, make_job
 from dsaml_jax.preparation.pool import over_processes
+from dsaml_jax.runtime.files import locked
 
 LOG = logging.getLogger(__name__)
 
@@ -43,6 +44,15 @@ def fill_store(
       UserError: The data set's folder disappears meanwhile.
     """
     weights = embedding.weights_file(data, audio.embedding)
+    folder = Path(data.prepared) / "features"
+    with locked(folder / ".lock"):
+        return _fill(data, audio, songs, root, weights)
+
+
+def _fill(
+    data: DataConfig, audio: AudioConfig, songs: Sequence[Song], root: str, weights: Path | None
+) -> tuple[dict[str, Job], dict[str, str], int]:
+    """Does what `fill_store` does, with its lock held."""
     weights_hash = embedding.weights_hash(weights)
     folder = Path(data.prepared) / "features"
     store.remove_partial(folder)

@@ -22,7 +22,7 @@ from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
 from dsaml_jax.preparation.extract import Job, load, sound_seconds
 from dsaml_jax.preparation.fill import fill_store
-from dsaml_jax.runtime.files import PREPARED_REMEDY, cannot_write, storage_reason
+from dsaml_jax.runtime.files import PREPARED_REMEDY, cannot_write, locked, storage_reason
 
 Splits = Mapping[str, tuple[Song, ...]]
 
@@ -90,6 +90,7 @@ def prepared_songs(data: DataConfig, audio: AudioConfig) -> Prepared:
       UserError: The folder cannot be read as that data set; no song has both ratings and usable
         audio; weights are needed and not given; or, if strict, any fault.
     """
+    ratings.check_rating_period(audio)
     labeled, findings = read_labels(data)
     findings.check_audio(data.strict)
     root = findings.root
@@ -100,6 +101,7 @@ def prepared_songs(data: DataConfig, audio: AudioConfig) -> Prepared:
         if song.song_id in set_aside:
             where = song.audio or song.song_id
             journal.problem("audio set aside", where, set_aside[song.song_id])
+    _tell_copies(journal, jobs)
     if len(set_aside) == len(songs):
         first = next(iter(set_aside.values()))
         raise UserError(
@@ -108,7 +110,13 @@ def prepared_songs(data: DataConfig, audio: AudioConfig) -> Prepared:
     splits, filtered = {}, {}
     seconds = {name: sound_seconds(job) for name, job in jobs.items()}
     for name, split in labeled.items():
-        cut = [_cut_to_sound(journal, song, seconds) for song in split if song.song_id in jobs]
+        cut = [
+            dataclasses.replace(
+                _cut_to_sound(journal, song, seconds), recording=jobs[song.song_id].content
+            )
+            for song in split
+            if song.song_id in jobs
+        ]
         rated = [song for song in cut if song.ratings]
         if data.name != "synthetic":
             rated, filtered[name] = filters.apply(rated, data.filters)
@@ -163,15 +171,23 @@ def read_labels(data: DataConfig) -> tuple[dict[str, tuple[Song, ...]], Findings
 def _storage_errors_as_user_errors(folder: str) -> Iterator[None]:
     """Raises UserError if TFDS cannot write, and hides its output, which mentions downloads.
 
+    Of several preparations at once, the first builds the data set and the others wait for it.
+
     TFDS writes into a temporary folder and renames it, so an interruption leaves no partial data
     set.
     """
+    lock = Path(folder) / ".labels.lock"
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), locked(lock):
             yield
+    except UserError:  # about the input, whatever its text
+        raise
     except Exception as error:
+        at = getattr(error, "filename", None)
+        if isinstance(error, OSError) and at and not Path(at).is_relative_to(folder):
+            raise UserError(f"{at} cannot be read: {error.strerror}.") from error
         if storage_reason(error) is None:
             raise
         raise cannot_write(folder, error, PREPARED_REMEDY) from error
@@ -192,6 +208,19 @@ def _simulated(splits: Splits, root: str) -> Findings:
         aggregates=0,
     )
     return empty.of(songs)
+
+
+def _tell_copies(journal: Journal, jobs: Mapping[str, Job]) -> None:
+    first: dict[str, Job] = {}
+    for job in jobs.values():
+        other = first.setdefault(job.content, job)
+        if other is not job:
+            journal.problem(
+                "one recording under two ids",
+                job.path or job.song_id,
+                f"song {job.song_id} has the same audio as song {other.song_id}; both stay in one "
+                "split",
+            )
 
 
 def _has_sound(song: Song) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
+import logging
 import os
 import re
 import tempfile
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from dsaml_jax.errors import UserError
+
+LOG = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 """Suffix of files that are being written, or whose writing was interrupted."""
@@ -63,6 +67,38 @@ def atomic_write(path: Path, remedy: str = REMEDY) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise cannot_write(path, error, remedy) from error
         raise
+
+
+@contextlib.contextmanager
+def locked(path: Path, remedy: str = PREPARED_REMEDY) -> Iterator[None]:
+    """Holds a lock on a file, which is created if necessary; waits while another process holds it.
+
+    The system releases it however this process ends. Where nothing can be written, or the file
+    system has no locks, it is not held.
+
+    Raises:
+      UserError: The folder of the file cannot be created.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise cannot_write(path.parent, error, remedy) from error
+    try:
+        file = path.open("a")
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise cannot_write(path.parent, error, remedy) from error
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            LOG.info("waiting for another preparation in %s", path.parent)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            LOG.warning("%s cannot be locked (%s): start no second run there", path.parent, error)
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -96,3 +96,18 @@ def test_audio_hash_depends_on_the_content_only(tmp_path):
     assert audio_hash(one) != audio_hash(two)
     with pytest.raises(UserError, match="cannot be read"):
         audio_hash(tmp_path / "three.wav")
+
+
+def test_channels_that_cancel_are_told(tmp_path):
+    path = tmp_path / "song.wav"
+    soundfile.write(path, np.stack([tone(), -tone()], axis=1), RATE)
+    with pytest.raises(UserError, match=r"song\.wav is silent because its channels cancel"):
+        decode(path)
+
+
+@pytest.mark.parametrize("peak", [1e4, 1e30, 3e38])
+def test_a_file_that_is_not_scaled_is_told(tmp_path, peak):
+    path = tmp_path / "song.wav"
+    soundfile.write(path, np.float32(peak) * tone(size=1.0), RATE, subtype="FLOAT")
+    with pytest.raises(UserError, match=r"song\.wav contains samples of .*expected at most 1000"):
+        decode(path)

@@ -72,3 +72,14 @@ def test_only_abandoned_partial_files_are_removed(tmp_path):
         os.utime(folder / name, (then, then))
     assert store.remove_partial(tmp_path) == 1
     assert files(tmp_path) == ["new.partial", "old.npz"]
+
+
+def test_an_entry_that_was_cut_is_not_whole(tmp_path):
+    path = store.entry_path(tmp_path, "log_mel", "abc")
+    assert not store.is_whole(path)
+    store.write(path, **ARRAYS)
+    assert store.is_whole(path)
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole[: len(whole) // 2], b""):
+        path.write_bytes(content)
+        assert not store.is_whole(path)

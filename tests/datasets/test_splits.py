@@ -154,3 +154,31 @@ def test_too_few_songs_and_invalid_fractions_are_rejected():
     ):
         with pytest.raises(UserError, match=sentence):
             SplitRules(**fields)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_of_a_recording_are_in_one_split(seed):
+    """Also where the released split parts them; without copies nothing changes."""
+    plain = at_random(seed)
+    copies = [dataclasses.replace(song, recording=str(i % 25)) for i, song in enumerate(plain)]
+    rules = SplitRules(seed=seed)
+
+    def released(song):
+        return "test" if int(song.song_id) >= 35 else "train"
+
+    for found in (
+        split_people(copies, rules),
+        split_songs(copies, rules),
+        split_people(copies, rules, released),
+        split_songs(copies, rules, released),
+    ):
+        sets = [{song.recording for song in found.songs[split]} for split in SPLITS]
+        assert all(sets) and sum(map(len, sets)) == len(set.union(*sets))
+    in_test = {song.song_id for song in split_songs(copies, rules, released).songs["test"]}
+    assert in_test == {f"{i:03d}" for i in (*range(10, 15), *range(35, 40))}
+
+
+def test_copies_count_as_one_song():
+    same = [dataclasses.replace(song, recording="a") for song in songs_of([["x"], ["y"], ["z"]])]
+    with pytest.raises(UserError, match="1 songs have averaged ratings"):
+        split_songs(same, SplitRules())

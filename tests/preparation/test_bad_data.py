@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import soundfile
 
 from dsaml_jax.errors import UserError
-from dsaml_jax.preparation import fill
+from dsaml_jax.preparation import fill, songs
+from dsaml_jax.runtime import files
 from tests import data_folders
 from tests.preparation.test_preparation import experiment, preparation_of
 
@@ -60,6 +62,24 @@ def samples_are_no_numbers(root):
     soundfile.write(root / "chorus" / "4.wav", samples, 8000, subtype="FLOAT")
 
 
+def silent_where_rated(root):
+    (root / "chorus" / "4.mp3").unlink()
+    sound = np.where(np.arange(18 * 8000) < 17 * 8000, 0.0, 0.1)
+    soundfile.write(root / "chorus" / "4.wav", sound, 8000)
+
+
+def a_time_below_the_first_half_second(root):
+    spoil_cell(root, "4,15.5,", "4,0.4,")
+
+
+def a_time_that_is_no_number(root):
+    spoil_cell(root, "4,15.5,", "4,inf,")
+
+
+def one_recording_under_two_ids(root):
+    (root / "chorus" / "4.mp3").write_bytes((root / "chorus" / "1.mp3").read_bytes())
+
+
 FAULTS = {  # (kind under which it is counted, place that is named, songs that remain)
     text_for_a_number: ("not a number", "row 37, column Arousal(mean)", ["1"]),
     outside_the_scale: ("outside the scale", "row 37, column Arousal(mean)", ["1"]),
@@ -68,6 +88,10 @@ FAULTS = {  # (kind under which it is counted, place that is named, songs that r
     empty: ("audio set aside", "chorus/4.mp3", ["1"]),
     shorter_than_rated: ("audio shorter than the rated span", "chorus/1.mp3", ["1", "4"]),
     ends_before_the_ratings: ("audio shorter than the rated span", "chorus/4.mp3", ["1"]),
+    silent_where_rated: ("audio set aside", "chorus/4.wav", ["1"]),
+    a_time_below_the_first_half_second: ("a time outside the song", "row 36, column", ["1"]),
+    a_time_that_is_no_number: ("a time outside the song", "row 36, column frameTime", ["1"]),
+    one_recording_under_two_ids: ("one recording under two ids", "chorus/4.mp3", ["1", "4"]),
     samples_are_no_numbers: ("audio set aside", "chorus/4.wav", ["1"]),
 }
 
@@ -184,3 +208,52 @@ def test_the_command_reports_mistakes_in_one_sentence(tmp_path, arguments, sente
     )
     assert ran.returncode == 1
     assert sentence in ran.stderr.splitlines()[-1] and "Traceback" not in ran.stderr
+
+
+def test_a_fault_of_the_input_is_not_blamed_on_the_prepared_folder(root, tmp_path, monkeypatch):
+    """Whatever its text says: "Permission denied" is also what an unwritable folder gives."""
+    sentence = f"{root / TABLE} cannot be read: Permission denied."
+    for error in (UserError(sentence), PermissionError(13, "Permission denied", str(root / TABLE))):
+
+        def fail(*arguments, error=error):
+            raise error
+
+        monkeypatch.setattr(songs.catalog, "build", fail)
+        with pytest.raises(UserError) as caught:
+            preparation_of(experiment("pmemo", root, tmp_path / "prepared"))
+        assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("name", ["file/prepared", "file", "x" * 300, "a\0b"])
+def test_a_folder_that_cannot_be_made_is_one_sentence(root, tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written .*choose another folder with data\.pr"):
+        preparation_of(experiment("pmemo", root, f"{tmp_path}/{name}"))
+
+
+def test_a_second_preparation_waits_for_the_first(tmp_path):
+    """The second holds the lock only after the first has let it go."""
+    order = []
+
+    def second():
+        with files.locked(tmp_path / ".lock"):
+            order.append("second")
+
+    with files.locked(tmp_path / ".lock"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_entries_that_were_cut_are_computed_again(root, tmp_path):
+    whole = experiment("pmemo", root, tmp_path / "prepared", **{"data.processes": 1})
+    preparation_of(whole)
+    paths = sorted((tmp_path / "prepared" / "features").rglob("*.npz"))
+    before = [path.read_bytes() for path in paths]
+    for path, size in zip(paths, (0, 100, 1000, None), strict=True):
+        path.unlink() if size is None else path.write_bytes(path.read_bytes()[:size])
+    preparation_of(whole)
+    assert [path.read_bytes() for path in paths] == before
