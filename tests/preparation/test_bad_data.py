@@ -69,11 +69,11 @@ def silent_where_rated(root):
 
 
 def a_time_below_the_first_half_second(root):
-    spoil_cell(root, "4,15.5,", "4,0.4,")
+    replace_cell(root, "4,15.5,", "4,0.4,")
 
 
 def a_time_that_is_no_number(root):
-    spoil_cell(root, "4,15.5,", "4,inf,")
+    replace_cell(root, "4,15.5,", "4,inf,")
 
 
 def one_recording_under_two_ids(root):
