@@ -1,6 +1,7 @@
 """Small folders in the layouts of the real data sets, for tests to write and corrupt."""
 
 import json
+import zlib
 
 import numpy as np
 import soundfile
@@ -10,9 +11,11 @@ DEAM_PER_RATER = "annotations per each rater/dynamic (per second annotations)"
 
 
 def audio(path, seconds):
-    """Writes quiet noise of the given length; the suffix determines the format."""
+    """Writes quiet noise of the given length, other for each name, in the suffix's format."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).normal(0, 0.01, int(seconds * 8000))
+    noise = np.random.default_rng(zlib.crc32(path.stem.encode())).normal(
+        0, 0.01, int(seconds * 8000)
+    )
     soundfile.write(path, noise, 8000)
     return path
 
