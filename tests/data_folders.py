@@ -11,7 +11,7 @@ DEAM_PER_RATER = "annotations per each rater/dynamic (per second annotations)"
 
 
 def audio(path, seconds):
-    """Writes quiet noise of the given length, other for each name, in the suffix's format."""
+    """Writes quiet noise, different for each name; the suffix determines the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(zlib.crc32(path.stem.encode())).normal(
         0, 0.01, int(seconds * 8000)

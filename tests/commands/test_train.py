@@ -165,7 +165,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(finished, prepared, tmp_path,
         train_stages(whole, corpora, workdir)
     monkeypatch.setattr(StageLog, "scalars", write)
     train_stages(whole, corpora, workdir)
-    theirs, ours = restore(whole, finished[0]), restore(whole, workdir)
+    theirs, ours = restore(experiment(prepared), finished[0]), restore(whole, workdir)
     jax.tree.map(
         np.testing.assert_array_equal,
         (theirs.population, theirs.meta),
