@@ -82,7 +82,7 @@ MISTAKES = [
     ({"data__split__test": math.nan}, "data.split.test is nan; expected a finite number"),
     ({"audio__sample_rate": 10}, "audio.sample_rate is 10; expected at least 8000"),
     ({"audio__segment_s": 1.0}, "audio.segment_s is 1.0; expected 0.5 s"),
-    ({"audio__floor": 0.0}, "audio.floor is 0.0; expected above 0"),
+    ({"audio__floor": 0.0}, "audio.floor is 0.0; expected at least 1e-37"),
     ({"audio__floor": 1e-46}, "audio.floor is 1e-46; expected at least 1e-37"),
     ({"audio__hop_s": 0.3}, "audio.hop_s is 0.3; expected at most audio.window_s = 0.06"),
     ({"audio__segments": 10**6}, "audio.segments is 1000000; expected at least 1 and at most 7200"),

