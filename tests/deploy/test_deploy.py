@@ -1,0 +1,111 @@
+"""What the launch files do with each exit code, and whether they are well formed."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+@pytest.fixture
+def sbatch(tmp_path):
+    """sbatch(code, restarts) -> (exit code, what was asked of scontrol), where srun ends so."""
+    for name, line in (("srun", "exit $CODE"), ("scontrol", 'echo "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+
+    def run(code, restarts=0):
+        environment = {
+            **os.environ,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "CODE": str(code),
+            "SLURM_JOB_ID": "7",
+            "SLURM_RESTART_COUNT": str(restarts),
+            "REQUEUE_AT_MOST": "3",
+        }
+        command = ["bash", DEPLOY / "slurm.sh", "configs/base.py", "runs/x"]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+        return ran.returncode, ran.stdout.strip()
+
+    return run
+
+
+@pytest.mark.parametrize("code", [75, 134, 137, 143])
+def test_slurm_queues_again_what_the_same_command_resumes(sbatch, code):
+    assert sbatch(code) == (code, "requeue 7")
+    assert sbatch(code, restarts=2) == (code, "requeue 7")
+    assert sbatch(code, restarts=3) == (code, "")
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_slurm_queues_nothing_else_again(sbatch, code):
+    assert sbatch(code) == (code, "")
+
+
+def test_the_jobset_fails_on_1_only():
+    jobset = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text())
+    job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    [rule] = job["podFailurePolicy"]["rules"]
+    [container] = job["template"]["spec"]["containers"]
+    assert (rule["action"], rule["onExitCodes"]["operator"]) == ("FailJob", "In")
+    assert rule["onExitCodes"]["values"] == [1]
+    assert rule["onExitCodes"]["containerName"] == container["name"]
+    policy = jobset["spec"]["failurePolicy"]
+    assert policy["maxRestarts"] > 0
+    assert [(r["action"], r["onJobFailureReasons"]) for r in policy["rules"]] == [
+        ("FailJobSet", ["PodFailurePolicy"])
+    ]
+    # JobSet's webhook, not its schema, says how a rule may be named.
+    assert all(re.fullmatch(r"[A-Za-z]([\w,:]*\w)?", r["name"]) for r in policy["rules"])
+    mounted = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert set(mounted) == {each["name"] for each in job["template"]["spec"]["volumes"]}
+    assert mounted["shm"] == "/dev/shm" and set(container["resources"]["requests"]) == {
+        "cpu",
+        "memory",
+    }
+
+
+def test_the_jobset_obeys_its_schema():
+    """With `JOBSET_CRD` the path of jobset.x-k8s.io_jobsets.yaml; unknown fields are errors."""
+    jsonschema = pytest.importorskip("jsonschema")
+    if "JOBSET_CRD" not in os.environ:
+        pytest.skip("JOBSET_CRD is not set")
+    definition = yaml.safe_load(Path(os.environ["JOBSET_CRD"]).read_text())
+    [version] = [v for v in definition["spec"]["versions"] if v["name"] == "v1alpha2"]
+    schema = json.loads(json.dumps(version["schema"]["openAPIV3Schema"]))
+    _close(schema)
+    schema["properties"] |= {"apiVersion": {}, "kind": {}, "metadata": {}}
+    jobset = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text())
+    errors = jsonschema.Draft7Validator(schema).iter_errors(jobset)
+    assert [error.message for error in errors] == []
+
+
+def _close(schema):
+    """Refuses fields that a schema does not name; Kubernetes' own extensions are no JSON schema."""
+    if isinstance(schema, list):
+        for each in schema:
+            _close(each)
+    if isinstance(schema, dict):
+        open_ended = schema.get("x-kubernetes-preserve-unknown-fields")
+        if isinstance(schema.get("properties"), dict) and not open_ended:
+            schema.setdefault("additionalProperties", False)
+        if schema.get("x-kubernetes-int-or-string"):
+            schema.pop("anyOf", None)
+            schema.pop("pattern", None)
+        for each in schema.values():
+            _close(each)
+
+
+@pytest.mark.parametrize("script", sorted(DEPLOY.glob("*.sh")), ids=lambda path: path.name)
+def test_the_scripts_pass_shellcheck(script):
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    ran = subprocess.run([shellcheck, script], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout
