@@ -29,7 +29,7 @@ ESTIMATORS = ("first_order", "second_order")
 
 
 class Side:
-    """A process that takes a meta-step on request."""
+    """A process that takes a meta-step when it is told to."""
 
     def __init__(self, python: str, name: str, problem: Problem, folder: Path, device: str):
         command = [python, "-m", "benchmarks.compare", "--serve", name, str(folder)]

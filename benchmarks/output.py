@@ -1,4 +1,4 @@
-"""Output of a benchmark's numbers: as text, or as one JSON object on the last line."""
+"""How a benchmark tells its numbers: for people, or as one JSON object, on the last line."""
 
 from __future__ import annotations
 

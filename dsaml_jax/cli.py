@@ -5,6 +5,7 @@ JAX starts when a mode's function imports it; mistakes in the flags are reported
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -23,8 +24,6 @@ from dsaml_jax.runtime.files import cannot_write, storage_reason
 if TYPE_CHECKING:
     from dsaml_jax.config.experiment import Experiment
     from dsaml_jax.evaluation.results import Results
-
-_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command resumes
 
 
 class Options(NamedTuple):
@@ -56,20 +55,29 @@ class Mode(NamedTuple):
 
 
 def main() -> None:
-    """Runs the command line and exits: 0, 1 with a sentence, or 75 if the run may be resumed."""
+    """Runs the command line and exits: 0, 1 with a sentence, or 75 if the run may be resumed.
+
+    On several processes all exit with the code of the first that fails or is stopped.
+    """
+    from dsaml_jax.runtime import stopping
+
     sys.unraisablehook = _ignore_closed_event_loops
     program = program_name(sys.argv[0])
+    stopper = stopping.STOPPER = stopping.Stopper(program)
     try:
         app.run(_run, flags_parser=lambda argv: parse(argv, flags.FLAGS))
     except UserError as error:
-        sys.exit(f"{program}: {error}")
-    except OSError as error:
-        if storage_reason(error) is None:
-            raise
-        sys.exit(f"{program}: {cannot_write(error.filename or 'a file', error)}")
+        _connect_to_tell(str(error))
+        stopper.end(1, str(error))
     except Interrupted as stopped:
-        print(f"{program}: {stopped}; run the same command again to resume.", file=sys.stderr)
-        sys.exit(_RUN_AGAIN)
+        stopper.end(stopping.RUN_AGAIN, f"{stopped}; run the same command again to resume.")
+    except Exception as error:
+        if isinstance(error, OSError) and storage_reason(error) is not None:
+            stopper.end(1, str(cannot_write(error.filename or "a file", error)))
+        stopper.fail(error)
+        raise
+    finally:
+        stopper.close()
 
 
 def program_name(path: str) -> str:
@@ -137,6 +145,25 @@ def _define_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
             lower_bound=0,
             flag_values=values,
         ),
+        *_define_process_flags(values),
+        flags.DEFINE_float(
+            "stop_within",
+            20.0,
+            "Seconds that training has, after SIGTERM, to end its meta-step or validation.",
+            lower_bound=0.0,
+            flag_values=values,
+        ),
+        flags.DEFINE_string(
+            "compile_cache", "data/compiled", "Folder of compiled programs.", values
+        ),
+    )
+    # --help shows the flags of the main module, which is not this one.
+    for name in ("config", *(holder.name for holder in holders)):
+        values.register_key_flag_for_module(argv[0], values[name])
+
+
+def _define_process_flags(values: flags.FlagValues) -> tuple[flags.FlagHolder, ...]:
+    return (
         flags.DEFINE_string(
             "coordinator",
             "",
@@ -149,13 +176,21 @@ def _define_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
         flags.DEFINE_integer(
             "process_id", None, "Index of this process, from 0.", flag_values=values
         ),
-        flags.DEFINE_string(
-            "compile_cache", "data/compiled", "Folder of compiled programs.", values
+        flags.DEFINE_integer(
+            "initialization_timeout",
+            300,
+            "Seconds that each of several processes waits for the others at the start.",
+            lower_bound=1,
+            flag_values=values,
+        ),
+        flags.DEFINE_integer(
+            "heartbeat_timeout",
+            20,
+            "Seconds after which one of several processes that is not heard of counts as lost.",
+            lower_bound=1,
+            flag_values=values,
         ),
     )
-    # --help shows the flags of the main module, which is not this one.
-    for name in ("config", *(holder.name for holder in holders)):
-        values.register_key_flag_for_module(argv[0], values[name])
 
 
 class _ConfigParser(config_flags.config_flags.ConfigFileFlagParser):
@@ -201,18 +236,62 @@ def _flag_sentence(message: str) -> str:
 
 def _run(argv: list[str]) -> None:
     """Runs the mode that the parsed flags choose."""
-    from dsaml_jax.commands.workdir import lock_workdir
-    from dsaml_jax.config.experiment import experiment_from_config
-    from dsaml_jax.runtime import processes
-    from dsaml_jax.runtime.compilation_cache import enable_compilation_cache
-    from dsaml_jax.runtime.signals import exit_on_signal
+    from dsaml_jax.runtime.stopping import STOPPER, wakeup
 
     given = flags.FLAGS
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
     if given.config is None:
         raise UserError("--config is missing; give an experiment, e.g. --config=demo.")
-    processes.initialize_distributed(given.coordinator, given.processes, given.process_id)
+    STOPPER.grace = given.stop_within
+    _connect(given)
+    with wakeup(STOPPER):
+        _run_mode(given)
+
+
+def _connect(given: flags.FlagValues) -> None:
+    """Connects this process with the others of its run, if there are any."""
+    from dsaml_jax.runtime.processes import initialize_distributed
+    from dsaml_jax.runtime.stopping import STOPPER
+
+    if given.coordinator:
+        STOPPER.expect_abort(
+            "the other processes of this run are lost, or not reached in time (the reason is "
+            "above, and in their logs); run the same command again to resume."
+        )
+    initialize_distributed(
+        given.coordinator,
+        given.processes,
+        given.process_id,
+        initialization_timeout=given.initialization_timeout,
+        heartbeat_timeout=given.heartbeat_timeout,
+    )
+    STOPPER.join_run(given.heartbeat_timeout)
+
+
+def _connect_to_tell(sentence: str) -> None:
+    """Connects with the others after a mistake in this process's flags, or they would wait."""
+    from dsaml_jax.runtime.processes import initialize_distributed
+    from dsaml_jax.runtime.stopping import STOPPER
+
+    values = flags.FlagValues()
+    _define_process_flags(values)
+    with contextlib.suppress(flags.Error, UserError):
+        values(sys.argv, known_only=True)
+        if values.coordinator and not STOPPER.joined:
+            STOPPER.expect_abort(sentence, 1)
+            initialize_distributed(
+                values.coordinator, values.processes, values.process_id, initialization_timeout=20
+            )
+            STOPPER.join_run(values.heartbeat_timeout)
+
+
+def _run_mode(given: flags.FlagValues) -> None:
+    from dsaml_jax.commands.workdir import lock_workdir
+    from dsaml_jax.config.experiment import experiment_from_config
+    from dsaml_jax.runtime import processes
+    from dsaml_jax.runtime.compilation_cache import enable_compilation_cache
+
     experiment = experiment_from_config(given.config.to_dict())
     name = Path(config_flags.get_config_filename(given["config"])).stem
     path = Path(given.workdir or f"runs/{name}")
@@ -231,7 +310,7 @@ def _run(argv: list[str]) -> None:
         print(mode.run(experiment, path, options))
         return
     held = lock_workdir(path, experiment, fresh=mode.starts_run)
-    with exit_on_signal(_RUN_AGAIN), processes.process_workdir(path, held) as workdir:
+    with processes.process_workdir(path, held) as workdir:
         text = mode.run(experiment, workdir, options)
         if processes.is_process_zero():
             print(text)
@@ -277,10 +356,8 @@ def _compare(experiment: Experiment, workdir: Path, _: Options) -> str:
 
 def _prepare(experiment: Experiment, workdir: Path, _: Options) -> str:
     from dsaml_jax.commands.prepare import prepare
-    from dsaml_jax.runtime.signals import exit_on_signal
 
-    with exit_on_signal(_RUN_AGAIN):
-        return prepare(experiment, workdir)
+    return prepare(experiment, workdir)
 
 
 def _dry_run(experiment: Experiment, workdir: Path, options: Options) -> str:

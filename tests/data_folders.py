@@ -1,4 +1,4 @@
-"""Small folders in the layouts of the real data sets, for tests to write and corrupt."""
+"""Small folders in the layouts of the real data sets, for tests to write and spoil."""
 
 import json
 
@@ -31,15 +31,15 @@ def sample_header(first, values, start_ms=15000):
 
 
 def wave(n, level=0.0, size=0.3):
-    """Returns n values of a sine, rounded as in the files."""
+    """n values that move, rounded as files hold them."""
     return [round(level + size * float(np.sin(i / 5 + level)), 4) for i in range(n)]
 
 
 def deam(root):
-    """Writes DEAM with its quirks. Songs: 2 (45 s), 1001 and 1002 (45 s), 2001 (whole).
+    """DEAM with its quirks. Songs: 2 (45 s), 1001 and 1002 (45 s), 2001 (whole).
 
-    1001 has a duplicate WorkerId, 1002 has audio shorter than its ratings, 3 has labels but no
-    audio, 9 has audio but no labels, the raters of 2 have no ids, and rows differ in length.
+    1001 has a WorkerId twice, 1002 has audio shorter than its ratings, 3 has labels and no audio,
+    9 has audio and no labels, the raters of 2 have no ids, tails are ragged.
     """
     annotations = root / "DEAM_Annotations" / "annotations"
     whole = 70
@@ -52,7 +52,7 @@ def deam(root):
                 [3, *wave(60, level)],
                 [1001, *wave(60, level), *[""] * 10],
                 [1002, *wave(60, level)],
-                # One more value in arousal than in valence, as in a few songs of DEAM.
+                # One value more in arousal than in valence, as a few songs of DEAM have.
                 [2001, *wave(whole if dimension == "arousal" else whole - 1, level)],
             ],
             joint=", ",
@@ -86,12 +86,12 @@ def deam(root):
     clips = root / "DEAM_audio" / "MEMD_audio"
     for song_id, seconds in (("2", 45.0), ("1001", 44.7), ("1002", 40.1), ("2001", 51), ("9", 1)):
         audio(clips / f"{song_id}.mp3", seconds)
-    (clips / "._2.mp3").write_bytes(b"metadata of another operating system")
+    (clips / "._2.mp3").write_bytes(b"a trace of another system")
     return root
 
 
 def deam_file(root, dimension, song_id=None):
-    """Returns the path of one of DEAM's tables: a song's raters, or the averages."""
+    """One of its tables: a song's raters, or the averages."""
     annotations = root / "DEAM_Annotations" / "annotations"
     if song_id is None:
         return annotations / DEAM_AVERAGED / f"{dimension}.csv"
@@ -99,7 +99,7 @@ def deam_file(root, dimension, song_id=None):
 
 
 def pmemo(root):
-    """Writes PMEmo (2019): songs 1 and 4, song 5 without audio, audio 6 without labels."""
+    """PMEmo of 2019: songs 1 and 4, song 5 without audio, audio 6 without labels."""
     rows = []
     for song_id, n in ((1, 34), (4, 2), (5, 10)):
         for i in range(n):
@@ -120,7 +120,7 @@ def pmemo(root):
 
 
 def pmemo_2018(root, header=("userId", "static", "dynamic")):
-    """Writes PMEmo (2018): two subjects rate song 7, one of them for two more half seconds."""
+    """PMEmo of 2018: two subjects on song 7, of whom one rated two half seconds more."""
     for folder, letter, level in (("Arousal", "A", 0.5), ("Valence", "V", 0.4)):
         table(
             root / "Annotations" / folder / f"7-{letter}.csv",
@@ -153,10 +153,7 @@ def annotation(bars, level, person, answer):
 
 
 def vgmidi_set():
-    """Returns VGMIDI's JSON: two pieces, two raters of both, an orphan, an ambiguous profile.
-
-    The ambiguous profile is that of three annotations without answers.
-    """
+    """Two pieces, two raters of both, an orphan, and three raters of one profile, no answers."""
     first, second = ANSWER, ANSWER | {"ex1_description": "rather sad"}
     silent = {"age": "61-65"}
     return {
@@ -178,7 +175,7 @@ def vgmidi_set():
 
 
 def vgmidi(root, content=None, folder="labeled"):
-    """Writes VGMIDI's labeled part, with MIDI for piece 0 only and a file that no piece names."""
+    """VGMIDI's labeled part; MIDI of piece 0 alone, and a file that no piece names."""
     base = root / folder
     (base / "annotations").mkdir(parents=True)
     (base / "midi").mkdir()

@@ -1,8 +1,8 @@
-"""Short training runs on meshes of several sizes; test_devices.py runs them in subprocesses.
+"""Short trainings on meshes of several sizes; run by test_devices.py in processes of its own.
 
 python -m tests.device_runs OUT.json [--all] [--coordinator=... --processes=N --process_id=I]
 
-Without --all only some combinations run, since each takes seconds to compile.
+Without --all not every combination is run: compiling takes seconds each.
 """
 
 import argparse
@@ -35,18 +35,15 @@ from dsaml_jax.training.step import make_meta_step
 
 IMAGE, SEGMENTS, EMBEDDING, SONGS, ANNOTATORS = (3, 4), 4, 4, 12, 12
 TASKS = 9
-"""Not divisible by any of the device counts except 1."""
+"""No number of devices but 1 divides it."""
 
 STEPS = 3
 OUTER = optax.adam(1e-2)
 PLANS = ((1, 0), (2, 1), (4, 2), (8, 0))
-"""(devices, parallel tasks per device); 0 runs a device's share of the tasks in one round.
+"""(devices, tasks at once on each): 9 tasks at once; 5 rounds of 1; 2 rounds of 2; and 2 at once.
+All but the first have places left over."""
 
-That is one round of 9, five rounds of 1, two rounds of 2, and one round of 2 tasks per device. All
-but the first pad the batch of 9 tasks.
-"""
-
-SELECTED = {
+MOST = {
     ("float64", "second_order"): PLANS,
     ("float64", "first_order"): (PLANS[0], PLANS[-1]),
     ("float32", "second_order"): (PLANS[0], PLANS[-1]),
@@ -88,7 +85,7 @@ def inner_of(estimator: str) -> InnerConfig:
 
 
 def random_tables(dtype: str) -> Tables:
-    """Returns random tables in which every annotator has rated every song."""
+    """Every annotator has rated every song."""
     rng = np.random.default_rng(0)
     ratings = SONGS * ANNOTATORS
     valid = np.ones((ratings, SEGMENTS), bool)
@@ -114,7 +111,7 @@ def initial_of(dtype: str, estimator: str) -> TrainState:
 
 @functools.cache
 def program(dtype: str, estimator: str, devices: int, tasks_per_device: int):
-    """Returns (compiled meta-step, its arguments after the state, function giving the state)."""
+    """(the compiled meta-step, its arguments but for the state, and a state in its place)."""
     mesh = task_mesh(jax.devices()[:devices])
     sizes = TaskConfig(meta_batch=TASKS, support=1, query=2, tasks_per_device=tasks_per_device)
     step = make_meta_step(model_of(dtype), sizes, inner_of(estimator), OUTER, STEPS, mesh)
@@ -127,24 +124,24 @@ def program(dtype: str, estimator: str, devices: int, tasks_per_device: int):
 
 
 def advance(compiled, state: TrainState, arguments: tuple, steps: int):
-    """Returns (state, metrics of the last step, losses) after the options number of meta-steps."""
-    values = []
+    """(state, metrics of the last step, losses) after some meta-steps."""
+    found = []
     for _ in range(steps):
         state, metrics = compiled(state, *arguments)
-        values.append(float(metrics.scalars["loss"]))
-    return state, metrics, values
+        found.append(float(metrics.scalars["loss"]))
+    return state, metrics, found
 
 
 def losses(dtype: str, estimator: str, devices: int, tasks_per_device: int) -> dict:
-    """Returns the losses of the meta-steps, the program's collectives and the final weights."""
+    """Of each meta-step, with what its program communicates and what becomes of the weights."""
     with jax.enable_x64(dtype == "float64"), warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # raised for unused donated buffers
+        warnings.simplefilter("error", UserWarning)  # of donated buffers that are not used
         compiled, arguments, start = program(dtype, estimator, devices, tasks_per_device)
-        state, metrics, values = advance(compiled, start(), arguments, STEPS)
-        cost = program_cost(compiled.as_text())
+        state, metrics, found = advance(compiled, start(), arguments, STEPS)
+        work = program_cost(compiled.as_text())
         return {
-            "losses": values,
-            "collectives": [[item.kind, item.times] for item in cost.collectives],
+            "losses": found,
+            "collectives": [[each.kind, each.times] for each in work.collectives],
             "weights": weight_of(state),
             "finite": sorted({str(leaf.shape) for leaf in jax.tree.leaves(metrics.finite)}),
             "all_finite": bool(all(leaf.all() for leaf in jax.tree.leaves(metrics.finite))),
@@ -152,33 +149,33 @@ def losses(dtype: str, estimator: str, devices: int, tasks_per_device: int) -> d
 
 
 def weight_of(state: TrainState) -> float:
-    """Returns the sum of the absolute values of all weights and statistics."""
+    """One number that tells of all weights and statistics."""
     weights = jax.device_get((state.weights.params, state.weights.batch_stats))
     return float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(weights)))
 
 
 def restarted(dtype: str, estimator: str) -> dict:
-    """Trains on four devices and resumes from the checkpoint on two."""
-    four, two = PLANS[2], PLANS[1]
+    """A training that is begun on four devices and, from its checkpoint, ended on two."""
+    many, few = PLANS[2], PLANS[1]
     with (
         jax.enable_x64(dtype == "float64"),
         tempfile.TemporaryDirectory() as folder,
         contextlib.closing(Checkpoints(Path(folder))) as checkpoints,
     ):
-        compiled, arguments, start = program(dtype, estimator, *four)
+        compiled, arguments, start = program(dtype, estimator, *many)
         state, _, before = advance(compiled, start(), arguments, STEPS - 1)
         checkpoints.save(state)
-        compiled, arguments, start = program(dtype, estimator, *two)
+        compiled, arguments, start = program(dtype, estimator, *few)
         state = checkpoints.last(start()).state
         state, _, after = advance(compiled, state, arguments, 1)
         return {"losses": before + after, "weights": weight_of(state)}
 
 
 def streamed(estimator: str) -> dict:
-    """Runs all meta-steps in one call, in float64, on four devices, with songs kept on the host.
+    """In float64, all meta-steps in one call, on four devices, of songs that stay on the host.
 
-    Must run last: `jax.enable_x64` does not reach the thread that transfers songs, so float64 is
-    enabled for the whole process.
+    To be run last: `jax.enable_x64` does not reach the thread that sends songs, so that float64 is
+    switched on for the whole process.
     """
     jax.config.update("jax_enable_x64", True)
     dtype, (devices, tasks_per_device) = "float64", PLANS[2]
@@ -195,10 +192,10 @@ def streamed(estimator: str) -> dict:
         arguments = replicate(start, mesh), batch_source(0, STEPS), replicate(key, mesh)
         compiled = step.lower(*arguments).compile()
         state, metrics = compiled(*arguments)
-    cost = program_cost(compiled.as_text())
+    work = program_cost(compiled.as_text())
     return {
         "losses": metrics.scalars["loss"].tolist(),
-        "collectives": [[item.kind, item.times] for item in cost.collectives],
+        "collectives": [[each.kind, each.times] for each in work.collectives],
         "weights": weight_of(state),
     }
 
@@ -210,39 +207,39 @@ def main() -> None:
     flags.add_argument("--coordinator", default="")
     flags.add_argument("--processes", type=int)
     flags.add_argument("--process_id", type=int)
-    options = flags.parse_args()
-    processes.initialize_distributed(options.coordinator, options.processes, options.process_id)
+    given = flags.parse_args()
+    processes.initialize_distributed(given.coordinator, given.processes, given.process_id)
     several = jax.process_count() > 1
-    selected = ALL if options.all else SELECTED
-    if several and not options.all:
-        selected = {("float64", "second_order"): PLANS}
-    results = {
+    chosen = ALL if given.all else MOST
+    if several and not given.all:
+        chosen = {("float64", "second_order"): PLANS}
+    found = {
         f"{dtype} {estimator} {devices}": losses(dtype, estimator, devices, tasks_per_device)
-        for (dtype, estimator), plans in selected.items()
+        for (dtype, estimator), plans in chosen.items()
         for devices, tasks_per_device in (plans[-1:] if several else plans)
     }
     if several:
-        results["disagreement"] = disagreement()
+        found["disagreement"] = disagreement()
     else:
-        results["restarted"] = restarted("float64", "second_order")
-        results["streamed"] = streamed("second_order")
-    options.out.write_text(json.dumps(results))
+        found["restarted"] = restarted("float64", "second_order")
+        found["streamed"] = streamed("second_order")
+    given.out.write_text(json.dumps(found))
 
 
 def disagreement() -> list[str]:
-    """Returns the errors for equal data, different data and different configs; "" for none."""
-    messages = []
-    for name, content in (
+    """What is said where processes have other data, and other flags; "" where they agree."""
+    said = []
+    for what, content in (
         ("data", {"train": jnp.arange(3)}),
         ("data", {"train": jnp.arange(3) + jax.process_index()}),
         ("config", f"seed = {jax.process_index()}"),
     ):
         try:
-            processes.check_agreement(name, content)
-            messages.append("")
+            processes.check_agreement(what, content)
+            said.append("")
         except processes.UserError as error:
-            messages.append(str(error))
-    return messages
+            said.append(str(error))
+    return said
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Loads the golden numbers of the PyTorch release and compares gradients with them.
+"""The golden numbers of the PyTorch release: where they lie and how they are compared.
 
 Every NAME.npz + NAME.json + NAME.pt in the folder that DSAML_GOLDEN names (default: tests/golden)
-is one set; its sizes come from the JSON file. See `tests/golden/README.md`.
+is one set; its sizes are read from the json. See `tests/golden/README.md`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SETS = sorted(
 
 
 class Golden:
-    """A set of golden numbers, in one precision."""
+    """One set of golden numbers, in one precision."""
 
     def __init__(self, stem: Path, dtype: str):
         self.path = stem.with_suffix(".pt")
@@ -70,11 +70,11 @@ class Golden:
         )
 
     def assert_gradients_match(self, gradients, prefix: str, relative: float) -> None:
-        """Asserts |ours - theirs| <= relative |theirs| for every array.
+        """Per array, |ours - theirs| <= relative |theirs|; where theirs is zero, see below.
 
-        A key bias adds a constant to all scores of a row, and batch statistics subtract a
-        convolution's bias again: their gradients are zero up to rounding, so their error is
-        compared with 1e-7 of the largest array's norm.
+        Key biases add the same to all scores of a row, and a convolution's bias is taken off again
+        by batch statistics: those gradients are zero but for rounding, and are compared with 1e-7
+        of the largest array's norm.
         """
         ours = to_release(gradients, self.config("batch"))
         theirs = {name: self.arrays[f"{prefix}/{name}"] for name in ours}
@@ -95,7 +95,7 @@ class Golden:
 
 
 def to_release(params, config: DSAMLConfig) -> Mapping[str, np.ndarray]:
-    """Returns our params (or gradients) under the release's names, with its axes; float64."""
+    """Our params (or gradients) under the release's names, with its axes; float64."""
     flat = flax.traverse_util.flatten_dict({"params": jax.device_get(params)}, sep="/")
     names = dsaml_release.release_names(config)
     return {
@@ -105,7 +105,7 @@ def to_release(params, config: DSAMLConfig) -> Mapping[str, np.ndarray]:
 
 
 def relative_error(ours, theirs) -> float:
-    """Returns the norm of the difference, relative to the norm of `theirs`."""
+    """Norm of the difference over the norm."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))

@@ -38,7 +38,7 @@ def weights() -> dict[str, np.ndarray]:
 
 
 def checkpoint(path: Path) -> Path:
-    """Returns ImageBind's own checkpoint if the folder has it; otherwise writes one to `path`."""
+    """ImageBind's own checkpoint, where the folder has it; else one of our making at `path`."""
     given = _folder() / "imagebind_checkpoint.pth"
     if given.exists():
         return given

@@ -3,8 +3,9 @@
     python -m tests.kill_preparation                      noise in the layout of PMEmo
     python -m tests.kill_preparation --root=DIR --name=deam    a data set of your own
 
-Each time, the whole process group gets SIGKILL after a random number of further entries and a
-random number of milliseconds. Prints one line per kill; exits with an error if an entry differs.
+Each time the whole group of processes gets SIGKILL, when a random number of further entries is
+there and some random milliseconds have passed. Prints one line a kill; ends with an error where an
+entry differs.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def folder_of_noise(root: Path, songs: int, seconds: float) -> Path:
-    """Writes PMEmo's layout: each song is different noise, rated to its end."""
+    """PMEmo's layout: each song another noise, rated to its end."""
     rows = []
     for i in range(songs):
         sound = np.random.default_rng(i).normal(0, 0.1, int(seconds * 22_050))
@@ -59,7 +60,7 @@ def start(name: str, root: Path, folder: Path, *more: str) -> subprocess.Popen:
 
 
 def kill_when(running: subprocess.Popen, moment: Callable[[], bool]) -> bool:
-    """Kills the group as soon as `moment` returns true; returns False if the run ended first."""
+    """Kills the group as soon as `moment` says so; False where the run ended before."""
     while running.poll() is None and not moment():
         time.sleep(0.002)
     was_running = running.poll() is None
@@ -95,8 +96,8 @@ def main() -> None:
         whole = entries(work / "whole")
         print(f"uninterrupted: {len(whole)} entries in {took:.1f} s")
         for kill in range(options.kills):
-            present = len(entries(work / "killed"))
-            enough = random.randint(present + 1, max(present + 1, len(whole) - 1))
+            there = len(entries(work / "killed"))
+            enough = random.randint(there + 1, max(there + 1, len(whole) - 1))
             delay = random.uniform(0, 0.05)
 
             def moment(enough=enough, delay=delay) -> bool:
@@ -106,15 +107,15 @@ def main() -> None:
                 return True
 
             kill_when(start(options.name, root.resolve(), work / "killed"), moment)
-            written = entries(work / "killed")
-            wrong = [name for name in written if written[name] != whole.get(name)]
-            print(f"kill {kill + 1}: {len(written)} entries are present, {len(wrong)} differ")
+            found = entries(work / "killed")
+            wrong = [name for name in found if found[name] != whole.get(name)]
+            print(f"kill {kill + 1}: {len(found)} entries are there, {len(wrong)} differ")
             if wrong:
                 sys.exit(f"{wrong[0]} differs")
         kill_when(start(options.name, root.resolve(), work / "killed"), lambda: False)
         if entries(work / "killed") != whole:
             sys.exit("the store differs from the uninterrupted one")
-        print(f"run to the end: all {len(whole)} entries are equal, bit for bit")
+        print(f"run to its end: all {len(whole)} entries are the same, bit for bit")
 
 
 if __name__ == "__main__":

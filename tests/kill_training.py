@@ -1,13 +1,13 @@
-"""Kills a training run at random moments, restarts it, and compares the weights bit for bit.
+"""Kills a training run at random moments, starts it again, and compares the weights bit for bit.
 
     python -m tests.kill_training                              20 rounds of tests/killed.py
     python -m tests.kill_training --config=configs/demo.py --rounds=3
 
-A round is a run in its own workdir, stopped up to `--kills` times by SIGKILL or SIGTERM, at times
-drawn uniformly from the duration of the uninterrupted run, and then run to its end. Every stage's
-last and best checkpoint (weights, outer state, rates, counters), the results and the log must equal
-those of the uninterrupted run. Exits with an error if they differ, if a run fails, or if a run
-reports a damaged checkpoint.
+A round is a run in a workdir of its own, stopped up to `--kills` times, by SIGKILL or SIGTERM, at
+moments drawn over the time that the uninterrupted run took, and at last left to end. Every
+stage's last and best checkpoint (weights, outer state, rates, counters), the results and the log
+must equal those of the uninterrupted run. Ends with an error where they do not, where a run fails,
+or where one says that a checkpoint is damaged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RUN_AGAIN = 75
 
 
 def start(config: str, workdir: Path, prepared: Path, cache: Path) -> subprocess.Popen:
-    """Starts training as users do."""
+    """Training as users start it."""
     command = [sys.executable, "launch.py", f"--config={config}", f"--workdir={workdir}"]
     command += [f"--config.data.prepared={prepared}", f"--compile_cache={cache}"]
     return subprocess.Popen(
@@ -47,42 +47,42 @@ def start(config: str, workdir: Path, prepared: Path, cache: Path) -> subprocess
 
 
 def stop(running: subprocess.Popen, number: signal.Signals, after_s: float) -> str:
-    """Sends the signal after a time; returns a description, "" if the run ended first.
+    """Sends the signal after a time; tells of it, "" where the run had ended before.
 
     Raises:
-      RuntimeError: the run ended with an unexpected exit code or error.
+      RuntimeError: the run ended otherwise than it should.
     """
     try:
         error = running.communicate(timeout=after_s)[1]
-        expected, description = {0}, ""
+        expected, told = {0}, ""
     except subprocess.TimeoutExpired:
         running.send_signal(number)
         error = running.communicate()[1]
-        # -number if the signal came before the program had a handler; 0 if all was done.
+        # By the signal itself where it came before the program had a handler; 0 where all was done.
         expected = {-number, 0} if number == signal.SIGKILL else {RUN_AGAIN, -number, 0}
-        description = f"{number.name[3:]} at {after_s:.1f} s: {running.returncode}"
+        told = f"{number.name[3:]} at {after_s:.1f} s: {running.returncode}"
     if running.returncode not in expected or "Traceback" in error or "damaged" in error:
-        raise RuntimeError(f"exit {running.returncode}, {description or 'not stopped'}: {error}")
-    return description
+        raise RuntimeError(f"exit {running.returncode}, {told or 'not stopped'}: {error}")
+    return told
 
 
 def digest(workdir: Path) -> dict[str, str]:
-    """Returns hashes of each stage's last and best checkpoint, of the results and of the log."""
-    hashes = {}
+    """Hashes of each stage's last and best checkpoint, of the results and of the log."""
+    found = {}
     for stage in sorted((workdir / "checkpoints").iterdir()):
         steps = sorted((path for path in stage.iterdir()), key=lambda path: int(path.name))
         validated = [path for path in steps if (path / "metrics").exists()]
         best = max(validated, key=lambda path: (_selection(path), int(path.name)))
-        hashes[f"{stage.name}, last"] = _state_hash(steps[-1])
-        hashes[f"{stage.name}, best"] = _state_hash(best)
-    hashes["results.json"] = hashlib.sha256((workdir / "results.json").read_bytes()).hexdigest()
+        found[f"{stage.name}, last"] = _state_hash(steps[-1])
+        found[f"{stage.name}, best"] = _state_hash(best)
+    found["results.json"] = hashlib.sha256((workdir / "results.json").read_bytes()).hexdigest()
     merged: dict = {}
     for line in (workdir / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)  # if a step ran twice, the later row wins
+        row = json.loads(line)  # of a step that was run twice the later
         merged.setdefault(f"{row['stage']} {row['step']}", {}).update(row)
     log = json.dumps(merged, sort_keys=True)
-    hashes["metrics.jsonl"] = hashlib.sha256(log.encode()).hexdigest()
-    return hashes
+    found["metrics.jsonl"] = hashlib.sha256(log.encode()).hexdigest()
+    return found
 
 
 def _selection(checkpoint: Path) -> float:
@@ -102,18 +102,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="tests/killed.py")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--kills", type=int, default=3, help="maximum per round")
+    parser.add_argument("--kills", type=int, default=3, help="of each round, at most")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rng = random.Random(options.seed)
+    chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
 
         def run(name: str) -> subprocess.Popen:
             return start(options.config, work / name, work / "prepared", work / "compiled")
 
-        # The second run is timed: like the killed runs, it has the data and compiled programs.
-        for name in ("first", "whole"):
+        for name in ("first", "whole"):  # the second finds data and programs, as the killed do
             began = time.monotonic()
             stop(run(name), signal.SIGTERM, 1e6)
             took = time.monotonic() - began
@@ -123,14 +122,14 @@ def main() -> None:
         print(f"uninterrupted: {took:.1f} s; compared: {'; '.join(whole)}\n")
         print("| round | signal, moment, exit code | equal |\n|---|---|---|")
         for number in range(1, options.rounds + 1):
-            stops = []
-            for _ in range(rng.randint(1, options.kills)):
-                drawn = rng.choice((signal.SIGKILL, signal.SIGTERM)), rng.uniform(0, took)
-                stops.append(stop(run(f"killed{number}"), *drawn) or "ended before")
+            told = []
+            for _ in range(chance.randint(1, options.kills)):
+                drawn = chance.choice((signal.SIGKILL, signal.SIGTERM)), chance.uniform(0, took)
+                told.append(stop(run(f"killed{number}"), *drawn) or "ended before")
             stop(run(f"killed{number}"), signal.SIGTERM, 1e6)
-            hashes = digest(work / f"killed{number}")
-            differ = [name for name in whole if hashes[name] != whole[name]]
-            print(f"| {number} | {'; '.join(stops)} | {'no' if differ else 'yes'} |", flush=True)
+            found = digest(work / f"killed{number}")
+            differ = [name for name in whole if found[name] != whole[name]]
+            print(f"| {number} | {'; '.join(told)} | {'no' if differ else 'yes'} |", flush=True)
             if differ:
                 sys.exit(f"these differ: {'; '.join(differ)}")
 

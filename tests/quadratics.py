@@ -1,4 +1,4 @@
-"""Meta-learning problems with quadratic losses, whose solutions have a closed form."""
+"""Meta-learning with quadratic losses, for which everything has a closed form."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The smallest experiment that uses every part of the package, for end-to-end tests."""
+"""The smallest experiment that has every part; end-to-end tests run it."""
 
 from typing import Any
 

@@ -38,7 +38,7 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call of MODULE.NAME that a malicious pickle makes while it is read."""
+    """A hostile pickle's call of MODULE.NAME on arguments while it is read."""
 
     module: str
     name: str

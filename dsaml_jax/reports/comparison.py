@@ -13,7 +13,8 @@ import numpy as np
 from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.meta.diagnostics import Cost
 from dsaml_jax.reports.style import new_figure, save_plain
-from dsaml_jax.reports.tables import MIB
+
+MIB = 2**20
 
 
 class RunResult(NamedTuple):

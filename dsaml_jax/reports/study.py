@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.meta.diagnostics import Cost, Diagnosis, similarity
 from dsaml_jax.reports.style import BLUE, ORANGE, SKY, new_figure, save
-from dsaml_jax.reports.tables import MIB
+
+MIB = 2**20
 
 
 class Estimate(NamedTuple):

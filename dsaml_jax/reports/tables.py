@@ -9,8 +9,6 @@ from dsaml_jax.evaluation import metrics
 from dsaml_jax.evaluation.bootstrap import Interval
 from dsaml_jax.evaluation.results import Results
 
-MIB = 2**20
-
 
 def results_table(results: Results, order: Sequence[str] = ()) -> str:
     """Formats means and differences, one line per row, followed by a legend.

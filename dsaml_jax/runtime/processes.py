@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import re
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -21,13 +24,22 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from dsaml_jax.errors import UserError
+from dsaml_jax.runtime import stopping
+from dsaml_jax.runtime.launcher import check_detectable, local_gpus
 
 Result = TypeVar("Result")
 
 AUTO = "auto"
 
 
-def initialize_distributed(coordinator: str, processes: int | None, process_id: int | None) -> None:
+def initialize_distributed(
+    coordinator: str,
+    processes: int | None,
+    process_id: int | None,
+    *,
+    initialization_timeout: int = 300,
+    heartbeat_timeout: int = 20,
+) -> None:
     """Connects this process with the others of its run; must precede any other use of JAX.
 
     Args:
@@ -35,6 +47,8 @@ def initialize_distributed(coordinator: str, processes: int | None, process_id: 
         Kubernetes or the TPU pod; else HOST:PORT, on which process 0 listens.
       processes: Number of processes if the coordinator is HOST:PORT.
       process_id: Number of this process, 0 <= process_id < processes.
+      initialization_timeout: Seconds to wait for the other processes. JAX aborts the program then.
+      heartbeat_timeout: Seconds after which a process that is not heard of counts as lost.
 
     Raises:
       UserError: The flags contradict each other, or the other processes cannot be reached.
@@ -47,26 +61,54 @@ def initialize_distributed(coordinator: str, processes: int | None, process_id: 
             )
         if not coordinator:
             return
+        check_detectable(os.environ)
     elif (
         processes is None
         or process_id is None
         or not 0 <= process_id < processes
-        or ":" not in coordinator
+        or not re.fullmatch(r".+:\d{1,5}", coordinator)
     ):
         raise UserError(
             f"--coordinator={coordinator} --processes={processes} --process_id={process_id}: "
             "expected HOST:PORT, the number of processes, and this process's number (from 0)."
         )
+    elif process_id == 0:
+        _check_free(int(coordinator.rpartition(":")[2]))
     try:
-        if coordinator == AUTO:
-            jax.distributed.initialize()
-        else:
-            jax.distributed.initialize(coordinator, processes, process_id)
-    except (ValueError, RuntimeError) as error:
+        jax.distributed.initialize(
+            None if coordinator == AUTO else coordinator,
+            processes,
+            process_id,
+            local_gpus(os.environ),
+            cluster_detection_method=None if coordinator == AUTO else "deactivate",
+            initialization_timeout=initialization_timeout,
+            heartbeat_timeout_seconds=heartbeat_timeout,
+        )
+    except UserError:
+        raise
+    except Exception as error:  # of the launcher's own packages, such as Kubernetes's client, too
         reason = " ".join(str(error).split())
+        if coordinator == AUTO and isinstance(error, ValueError):
+            raise UserError(
+                "--coordinator=auto found no Slurm, Open MPI, Kubernetes or TPU pod that says who "
+                f"takes part ({reason}); give --coordinator=HOST:PORT, --processes and "
+                "--process_id."
+            ) from error
         raise UserError(
             f"the processes of this run cannot connect ({reason}); make sure that --coordinator is "
             "the host and a free port of process 0, and that all processes are started."
+        ) from error
+
+
+def _check_free(port: int) -> None:
+    """Raises UserError if process 0 cannot listen on a port, where JAX would crash."""
+    try:
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("", port))
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"process 0 cannot listen on port {port} ({error}); give another in --coordinator."
         ) from error
 
 
@@ -124,6 +166,7 @@ def process_workdir(path: Path, locked: AbstractContextManager[Path]) -> Iterato
         workdir = on_process_zero(lambda: stack.enter_context(locked))
         if workdir is None:
             workdir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dsaml_jax_")))
+            stopping.TO_DELETE.append(workdir)
             (workdir / "checkpoints").symlink_to(path.absolute() / "checkpoints")
         yield workdir
 

@@ -1,4 +1,4 @@
-"""Handling of SIGTERM, which schedulers send, and of Ctrl-C."""
+"""SIGTERM, which schedulers send, and Ctrl-C, while training: a run stops between its steps."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.experimental import multihost_utils
 
+from dsaml_jax.runtime import stopping
+
 StopRequest = Callable[[], str]
 """Returns the signal that asked the run to stop, or "". All processes of a run must call it equally
-often, and get the same answer."""
+often, and get the same answer. After a signal has been returned, the time is no longer limited."""
 
 _SYNC_POINTS = itertools.count()
 """Numbers at one of which JAX's runtime stops all processes; they must never repeat."""
@@ -23,31 +25,12 @@ _OWN_SIGNALS = signal.SIGTERM, signal.SIGINT
 
 
 @contextlib.contextmanager
-def exit_on_signal(code: int) -> Iterator[None]:
-    """On SIGTERM or SIGINT, prints one line and exits immediately with `code`.
-
-    An exception would not do: if it is raised during garbage collection, Python prints and ignores
-    it. Nothing needs to be unwound, since files are written atomically. In a run on several
-    processes none may exit alone, so JAX's handler stays in place, which `defer_signals` queries.
-    """
-
-    def stop(number: int, frame) -> None:
-        del frame
-        name = signal.Signals(number).name
-        line = f"stopped by {name}; finished work is kept: run the same command to resume.\n"
-        os.write(2, line.encode())
-        os._exit(code)
-
-    with _handled(stop, _OWN_SIGNALS if jax.process_count() == 1 else ()):
-        yield
-
-
-@contextlib.contextmanager
 def defer_signals() -> Iterator[StopRequest]:
     """Only records SIGTERM and the first SIGINT; the caller polls between its steps.
 
     Several processes poll JAX's distributed runtime instead, which has its own handler of SIGTERM
-    and stops all of them at the same step.
+    and stops all of them at the same step. A caller that does not poll within the grace of the
+    program's `Stopper` is not waited for: the program ends.
     """
     received: list[str] = []
 
@@ -59,12 +42,16 @@ def defer_signals() -> Iterator[StopRequest]:
         os.write(2, f"{received[-1]}: stopping after this step\n".encode())
 
     def stop_request() -> str:
+        found = received[0] if received else ""
         if jax.process_count() > 1:
             stop = multihost_utils.reached_preemption_sync_point(next(_SYNC_POINTS))
-            return "SIGTERM" if stop else ""
-        return received[0] if received else ""
+            found = "SIGTERM" if stop else ""
+        if found:
+            stopping.STOPPER.saving()
+        return found
 
-    with _handled(note, _OWN_SIGNALS if jax.process_count() == 1 else ()):
+    handled = _handled(note, _OWN_SIGNALS if jax.process_count() == 1 else ())
+    with stopping.STOPPER.deferred(), handled:
         yield stop_request
 
 

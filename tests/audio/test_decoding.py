@@ -1,4 +1,4 @@
-"""Decoding of all file types, and one-sentence errors for unusable files."""
+"""Decoding of all file types; unusable files give one-sentence errors."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def tone(seconds=1.0, hertz=440.0, size=0.3):
         ("mp3", {}, 0.05),
     ],
 )
-def test_all_formats_decode_to_the_mean_of_their_channels(tmp_path, suffix, options, tolerance):
+def test_formats_and_channels(tmp_path, suffix, options, tolerance):
     left, right = tone(), tone(hertz=880)
     path = tmp_path / f"sound.{suffix}"
     soundfile.write(path, np.stack([left, right], axis=1), RATE, **options)
@@ -37,19 +37,18 @@ def test_all_formats_decode_to_the_mean_of_their_channels(tmp_path, suffix, opti
     np.testing.assert_allclose(samples[middle], expected[middle], atol=tolerance)
 
 
-def test_midi_is_rendered_and_hashed_by_its_notes(tmp_path):
+def test_midi_is_rendered(tmp_path):
     path = tmp_path / "note.MID"
     path.write_bytes(data_folders.midi_bytes(1.5))
     samples, rate = decode(path)
     assert rate == MIDI_RATE and abs(len(samples) / rate - 1.5) < 0.1
-    first = audio_hash(path)
-    assert first == audio_hash(path)
+    again = audio_hash(path)
+    assert again == audio_hash(path)
     path.write_bytes(data_folders.midi_bytes(1.5, note=61))
-    assert first != audio_hash(path)
+    assert again != audio_hash(path)
 
 
-def write_unusable(path, kind):
-    """Writes a file that cannot be used as audio; "absent" writes none."""
+def wrong(path, kind):
     if kind == "absent":
         return path
     if kind == "empty":
@@ -80,14 +79,14 @@ def write_unusable(path, kind):
         ("nan", "not finite"),
     ],
 )
-def test_unusable_audio_is_rejected_in_one_sentence(tmp_path, kind, sentence):
-    path = write_unusable(tmp_path / "song.wav", kind)
+def test_what_cannot_be_used_is_told(tmp_path, kind, sentence):
+    path = wrong(tmp_path / "song.wav", kind)
     with pytest.raises(UserError, match=rf"song\.wav .*{sentence}") as caught:
         decode(path)
     assert str(caught.value).count("\n") == 0 and str(caught.value).endswith(".")
 
 
-def test_audio_hash_depends_on_the_content_only(tmp_path):
+def test_an_audio_hash_depends_on_the_content(tmp_path):
     one, two = tmp_path / "one.wav", tmp_path / "two.wav"
     for path in (one, two):
         soundfile.write(path, tone(), RATE)

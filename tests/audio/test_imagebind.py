@@ -1,4 +1,4 @@
-"""Properties of ImageBind's input, audio tower and weights beyond the golden numbers."""
+"""Properties of ImageBind's input, tower and weights beyond the golden numbers."""
 
 import logging
 
@@ -41,7 +41,7 @@ def variables(tmp_path_factory):
 
 
 @pytest.mark.parametrize("rate, size", [(16_000, 512), (44_100, 2048)])
-def test_mel_filters_sum_to_one_between_the_first_and_last_peak(rate, size):
+def test_triangles_sum_to_one_between_the_first_and_the_last_peak(rate, size):
     filters = mel_filters(128, size, rate)
     peaks = 700 * np.expm1(np.linspace(*np.log1p(np.array([20, rate / 2]) / 700), 130))[1:-1]
     hertz = np.arange(size // 2 + 1) * rate / size
@@ -50,7 +50,7 @@ def test_mel_filters_sum_to_one_between_the_first_and_last_peak(rate, size):
     assert filters.min() == 0 and np.all(filters[:, hertz <= 20] == 0)
 
 
-def test_fbank_of_a_sine_peaks_at_its_frequency():
+def test_fbank_of_a_sine_peaks_where_its_pitch_lies():
     for hertz in (500.0, 2000.0, 6000.0):
         sine = np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE).astype(np.float32)
         band = int(np.argmax(kaldi_fbank(sine, RATE).mean(axis=0)))
@@ -58,7 +58,7 @@ def test_fbank_of_a_sine_peaks_at_its_frequency():
         assert abs((mel[1] - mel[0]) / (mel[2] - mel[0]) * 129 - 1 - band) <= 1
 
 
-def test_fbank_shifts_with_the_signal_and_drops_incomplete_frames():
+def test_fbank_moves_with_the_signal_and_ignores_what_does_not_fill_a_frame():
     wave = noise(RATE)
     fbank = kaldi_fbank(wave, RATE)
     assert fbank.shape == (98, 128)
@@ -66,22 +66,22 @@ def test_fbank_shifts_with_the_signal_and_drops_incomplete_frames():
     np.testing.assert_array_equal(kaldi_fbank(wave[:-80], RATE), fbank)
 
 
-def test_fbank_adds_log_gain_and_ignores_a_constant_offset():
+def test_fbank_of_a_louder_or_shifted_signal():
     wave = noise(RATE)
-    fbank = kaldi_fbank(wave, RATE)[:, 20:]  # the lowest bands can be empty
+    fbank = kaldi_fbank(wave, RATE)[:, 20:]  # no empty triangles there
     louder = kaldi_fbank(3 * wave, RATE)[:, 20:]
     np.testing.assert_allclose(louder - fbank, 2 * np.log(3), atol=1e-4)
     np.testing.assert_allclose(kaldi_fbank(wave + 0.5, RATE)[:, 20:], fbank, atol=5e-3)
 
 
-def test_silence_has_the_floor_energy_and_padding_is_zero_before_normalization():
+def test_silence_is_the_floor_and_missing_frames_are_zero_before_normalization():
     fbank = np.asarray(imagebind_fbank(np.zeros((3, 2 * RATE), np.float32)))
     floor = np.log(np.finfo(np.float32).eps)
     np.testing.assert_allclose(fbank[..., :198], (floor + 4.268) / 9.138, rtol=1e-6)
     np.testing.assert_allclose(fbank[..., 198:], 4.268 / 9.138, rtol=1e-6)
 
 
-def test_audio_shorter_than_a_frame_is_rejected():
+def test_audio_shorter_than_a_frame_is_refused():
     with pytest.raises(UserError, match=r"399 samples at 16000 Hz .* 400"):
         imagebind_fbank(select_clips(noise(399)))
 
@@ -97,7 +97,7 @@ def test_clips_are_evenly_spread_from_the_start_to_the_end(recipe, samples):
     assert abs(starts[1] - (samples - length) / 2) <= 1
 
 
-def test_embeddings_do_not_depend_on_the_batch_or_the_order_of_clips(variables):
+def test_an_embedding_does_not_depend_on_its_batch_nor_on_the_order_of_clips(variables):
     config = imagebind_golden.config()
     waves = [noise(n, seed=n) for n in (RATE, 3 * RATE, 5 * RATE + 7)]
     together = embed_waveforms(variables, waves, config, batch=2)
@@ -112,14 +112,14 @@ def test_embeddings_do_not_depend_on_the_batch_or_the_order_of_clips(variables):
 
 
 @pytest.mark.parametrize("log_scale, length", [(np.log(7.0), 7.0), (9.0, 100.0)])
-def test_clip_embeddings_have_the_learned_norm_up_to_100(variables, log_scale, length):
+def test_a_clips_embedding_has_the_learned_length_up_to_100(variables, log_scale, length):
     config = imagebind_golden.config()
     scaled = {"params": variables["params"] | {"log_scale": np.float32(log_scale)}}
     clips = ImageBindAudio(config).apply(scaled, imagebind_fbank(noise(2, 2 * RATE)))
     np.testing.assert_allclose(np.linalg.norm(clips, axis=-1), length, rtol=1e-5)
 
 
-def test_the_extra_key_and_value_affect_the_output(variables):
+def test_the_extra_key_and_value_take_part(variables):
     config = imagebind_golden.config()
     fbank = imagebind_fbank(noise(1, 2 * RATE))
     block = variables["params"]["block_0"]
@@ -133,7 +133,7 @@ def test_the_extra_key_and_value_affect_the_output(variables):
         assert np.abs(after - before).max() > 1e-3
 
 
-def test_the_default_tower_has_the_published_size():
+def test_the_published_size():
     image = jax.ShapeDtypeStruct((1, 1, 128, 204), jnp.float32)
     shapes = jax.eval_shape(ImageBindAudio().init, jax.random.key(0), image)
     assert IMAGEBIND_HUGE.tokens == 229
@@ -172,14 +172,14 @@ def test_weights_inside_a_dictionary_and_in_half_precision_are_read(tmp_path, va
     )
 
 
-def test_invalid_weights_are_listed_by_name_and_nothing_is_overwritten(tmp_path):
+def test_wrong_weights_are_listed_by_name_and_nothing_is_overwritten(tmp_path):
     weights = imagebind_golden.weights()
     del weights["modality_trunks.audio.blocks.1.attn.bias_k"]
     weights["modality_heads.audio.2.weight"] = np.zeros((3, 2), np.float32)
     weights["modality_trunks.audio.blocks.2.norm_1.weight"] = np.zeros(3, np.float32)
     source = torch_files.write_state_dict(tmp_path / "wrong.pth", weights)
     target = tmp_path / "audio.npz"
-    target.write_text("old content")
+    target.write_text("what was there")
     with pytest.raises(UserError) as caught:
         interop.convert_imagebind(source, target, imagebind_golden.config())
     sentence = str(caught.value)
@@ -187,17 +187,17 @@ def test_invalid_weights_are_listed_by_name_and_nothing_is_overwritten(tmp_path)
     assert "modality_heads.audio.2.weight has shape (3, 2) where (" in sentence
     assert "modality_trunks.audio.blocks.2.norm_1.weight is unknown" in sentence
     assert sentence.count(";") == 2 and "\n" not in sentence
-    assert target.read_text() == "old content"
+    assert target.read_text() == "what was there"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["audio.npz", "wrong.pth"]
 
 
-def test_checkpoints_of_other_models_are_rejected(tmp_path):
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     path = torch_files.write_state_dict(tmp_path / "a.pth", {"w": np.zeros(3, np.float32)})
     with pytest.raises(UserError, match=r"no weights of ImageBind's audio tower"):
         interop.read_imagebind_checkpoint(path)
 
 
-def test_damaged_or_foreign_weight_files_are_rejected(tmp_path):
+def test_files_that_convert_did_not_write_are_refused(tmp_path):
     source = torch_files.write_state_dict(tmp_path / "all.pth", imagebind_golden.weights())
     target = tmp_path / "audio.npz"
     interop.convert_imagebind(source, target, imagebind_golden.config())

@@ -1,4 +1,4 @@
-"""Parity of ImageBind's audio tower with its PyTorch code, from waveform to embedding."""
+"""ImageBind's audio tower gives the numbers of its PyTorch code, from the waveform on."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ def test_fbank_parity(recipe):
     fbank = imagebind_fbank(select_clips(golden("wave", recipe), recipe), recipe)
     expected = golden("mel", recipe)
     assert fbank.shape == expected.shape and fbank.dtype == expected.dtype
-    # Compared in units of log energy, which is 9.1 times stricter than after normalization.
+    # In the unit of the log energies, which is 9.1 times stricter than after normalization.
     np.testing.assert_allclose(fbank * recipe.std, expected * recipe.std, rtol=0, atol=1e-3)
 
 
@@ -51,7 +51,7 @@ def test_tower_parity(recipe, variables):
 
 @RECIPES
 def test_waveform_to_embedding_parity(recipe, variables):
-    # Three copies in batches of two: a full batch and a padded one.
+    # Three copies in batches of two: a full batch and one filled up.
     waves = [golden("wave", recipe)] * 3
     embedding = embed_waveforms(variables, waves, imagebind_golden.config(), recipe, batch=2)
     expected = np.repeat(golden("embedding", recipe), 3, axis=0)
@@ -59,7 +59,7 @@ def test_waveform_to_embedding_parity(recipe, variables):
 
 
 def test_bfloat16_parity(variables):
-    """A tower in bfloat16 (8 bits of mantissa) is close, and does not compute in float32."""
+    """A tower in bfloat16 (8 bits of mantissa) is near, and not secretly in float32."""
     config = dataclasses.replace(imagebind_golden.config(), dtype=jnp.bfloat16)
     embedding = embed_fbank(variables, golden("mel", PUBLISHED)[None], config)
     error = relative_error(np.float32(embedding), golden("embedding", PUBLISHED))

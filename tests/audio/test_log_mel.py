@@ -1,4 +1,4 @@
-"""Log-mel images: parity with the release, and properties by construction."""
+"""The log-mel images: golden numbers of the release, and properties by construction."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from dsaml_jax.audio.log_mel import cut_segments, log_mel
 FOLDER = Path(os.environ.get("DSAML_GOLDEN") or Path(__file__).parents[1] / "golden")
 
 
-def test_log_mel_parity_with_the_release():
+def test_parity_of_log_mel_with_the_release():
     golden = np.load(FOLDER / "logmel.npz")
     audio, rate = soundfile.read(FOLDER / "logmel.flac", dtype="float32", always_2d=True)
     config = AudioConfig()
@@ -28,7 +28,7 @@ def test_log_mel_parity_with_the_release():
     assert np.abs(images - golden["log_mel"]).max() <= 1e-3
 
 
-def test_a_tone_peaks_in_its_band_and_gain_adds_in_log():
+def test_a_tone_lights_up_its_own_band_and_loudness_adds():
     config = AudioConfig(sample_rate=16_000, mel_bands=40, segments=4)
     time = np.arange(16_000 * 3) / 16_000
     tone = (0.1 * np.sin(2 * np.pi * 1000 * time)).astype(np.float32)
@@ -43,7 +43,7 @@ def test_a_tone_peaks_in_its_band_and_gain_adds_in_log():
     np.testing.assert_allclose(loud.log_mel.max() - peak, np.log(4), atol=1e-3)
 
 
-def test_features_do_not_depend_on_sound_outside_the_clip_or_the_sample_type():
+def test_features_do_not_depend_on_sound_outside_the_clip_or_on_the_sample_type():
     config = AudioConfig(sample_rate=16_000, mel_bands=32, segments=6)
     rng = np.random.default_rng(0)
     sound = (rng.normal(size=16_000 * 6) * 3000).clip(-32768, 32767).astype(np.int16)
@@ -55,7 +55,7 @@ def test_features_do_not_depend_on_sound_outside_the_clip_or_the_sample_type():
         np.testing.assert_array_equal(left, right)
 
 
-def test_silence_and_short_audio_give_finite_features():
+def test_silence_and_short_sound_give_finite_features():
     config = AudioConfig(sample_rate=16_000, mel_bands=32, segments=6)
     for sound in (np.zeros(16_000 * 6, np.float32), np.ones(1000, np.float32)):
         for feature in clip_features(sound, 16_000, 0.0, config):

@@ -1,4 +1,4 @@
-"""The feature store: entries are complete or absent, and keyed by their inputs."""
+"""The feature store: entries are complete or absent, and addressed by their inputs."""
 
 import os
 
@@ -15,7 +15,7 @@ def files(folder):
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-def test_entries_round_trip_and_are_written_deterministically(tmp_path):
+def test_what_is_written_is_read_and_its_bytes_are_the_same_each_time(tmp_path):
     paths = [store.entry_path(tmp_path / name, "log_mel", "abc") for name in ("one", "two")]
     for path in paths:
         store.write(path, **ARRAYS)
@@ -25,7 +25,7 @@ def test_entries_round_trip_and_are_written_deterministically(tmp_path):
     assert store.read(paths[0], "seconds") == {"seconds": 1.5}
 
 
-def test_keys_differ_whenever_inputs_differ():
+def test_a_key_tells_apart_whatever_differs():
     keys = [
         store.entry_key(content="a", span=[0.0, 60]),
         store.entry_key(content="b", span=[0.0, 60]),
@@ -37,7 +37,7 @@ def test_keys_differ_whenever_inputs_differ():
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch, error):
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch, error):
     def fail(file, **arrays):
         file.write(b"half an entry")
         raise error
@@ -51,7 +51,7 @@ def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch, error):
     assert files(tmp_path) == []
 
 
-def test_damaged_entries_are_rejected(tmp_path):
+def test_a_damaged_entry_is_told(tmp_path):
     path = store.entry_path(tmp_path, "log_mel", "abc")
     with pytest.raises(UserError, match=r"abc\.npz cannot be read"):
         store.read(path)
@@ -63,7 +63,7 @@ def test_damaged_entries_are_rejected(tmp_path):
             store.read(path)
 
 
-def test_only_abandoned_partial_files_are_removed(tmp_path):
+def test_only_what_was_abandoned_is_removed(tmp_path):
     folder = tmp_path / "log_mel"
     folder.mkdir()
     for name, age in (("old.partial", 3600), ("new.partial", 1), ("old.npz", 3600)):

@@ -1,4 +1,4 @@
-"""The benchmarks time the package's own training step."""
+"""The benchmarks follow the code that they time."""
 
 import math
 

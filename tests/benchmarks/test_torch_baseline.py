@@ -1,4 +1,4 @@
-"""Parity of the PyTorch baseline of the benchmarks with the release."""
+"""The PyTorch statement that benchmarks compare with computes what the release computes."""
 
 import dataclasses
 
@@ -15,14 +15,14 @@ torch = pytest.importorskip("torch", reason="requirements-benchmarks.txt is not 
 
 @pytest.mark.parametrize("stem", SETS, ids=lambda stem: stem.name)
 @pytest.mark.parametrize("estimator", ["first_order", "second_order"])
-def test_torch_meta_gradient_parity(stem, estimator):
+def test_parity_of_torch_meta_gradients(stem, estimator):
     from benchmarks import torch_baseline
 
     with jax.enable_x64(True):
         golden = Golden(stem, "float64")
         params = golden.variables("batch")["params"]
     if golden.sizes["position"] != "relative_key":
-        pytest.skip("the baseline supports position relative_key only")
+        pytest.skip("the baseline knows position relative_key only")
     weights = flax.traverse_util.flatten_dict(jax.device_get(params), sep="/")
     known = {field.name for field in dataclasses.fields(Problem)}
     problem = Problem(
@@ -53,9 +53,9 @@ def test_torch_meta_gradient_parity(stem, estimator):
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
     value, _ = torch_baseline.meta_step(model, optimizer, tasks, problem)
     assert relative_error(value, golden.arrays[f"{estimator}/query_loss"]) <= 1e-6
-    grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
     gradients = {
-        path: torch_baseline.swap_axes_back(path, grads[torch_baseline.torch_name(path)].numpy())
+        path: torch_baseline.swap_axes_back(path, found[torch_baseline.torch_name(path)].numpy())
         for path in weights
     }
     golden.assert_gradients_match(

@@ -1,4 +1,4 @@
-"""Comparisons of meta-gradient estimators: a tiny one end to end, and the report's advice."""
+"""Comparing meta-gradients over seeds: a tiny comparison end to end, and what its report says."""
 
 import csv
 import json
@@ -17,22 +17,22 @@ from tests import tiny
 FIXED = {"rates": "fixed", "rates_learning_rate": 0.0}
 
 
-def experiment(folder, variants, **changes):
+def experiment(folder, named, **changes):
     config = tiny.get_config()
     config.data.prepared = str(folder)
     config.diagnostics.every = 0
-    config.comparison = dict(variants=variants, seeds=(0, 1), cost_steps=())
+    config.comparison = dict(variants=named, seeds=(0, 1), cost_steps=())
     config.update_from_flattened_dict(changes)
     return experiment_from_config(config.to_dict())
 
 
-def test_a_comparison_runs_every_variant_and_resumes_where_it_stopped(tmp_path):
+def test_a_comparison_runs_every_variant_and_goes_on_where_it_stopped(tmp_path):
     workdir = tmp_path / "comparison"
     workdir.mkdir()
     one = {"reptile": {"estimator": estimator("reptile"), **FIXED}}
     small = {"population.steps": 2, "meta.steps": 2}
     small["comparison.cost_steps"] = (1, 4)
-    # Costs measured before the comparison was stopped are not measured again.
+    # What was measured before the comparison was stopped is not measured again.
     measured = {"reptile": {"temp_bytes": 3 * 2**20, "seconds": 0.125}}
     write_json(workdir / "costs.json", {"4": measured})
     text = compare(experiment(tmp_path / "data", one, **small), workdir)
@@ -51,7 +51,7 @@ def test_a_comparison_runs_every_variant_and_resumes_where_it_stopped(tmp_path):
     assert (workdir / "runs" / "reptile_0" / "results.json").stat().st_mtime_ns == before
 
 
-def test_invalid_variants_are_rejected_by_name(tmp_path):
+def test_contradictory_variants_are_refused_by_name(tmp_path):
     with pytest.raises(UserError, match=r"variants is empty"):
         variants(experiment(tmp_path, {}))
     with pytest.raises(UserError, match=r"variants\.mine: .* no gradient for learned inner rates"):
@@ -60,7 +60,7 @@ def test_invalid_variants_are_rejected_by_name(tmp_path):
         variants(experiment(tmp_path, {"mine": {"stpes": 3}}))
 
 
-def test_advice_follows_from_the_numbers():
+def test_advice_says_what_the_numbers_support():
     def run_result(ccc, gain):
         return {
             0: RunResult((ccc, ccc - 0.02, ccc + 0.02), (gain, gain - 0.01, gain + 0.01), 50, {})
@@ -72,13 +72,13 @@ def test_advice_follows_from_the_numbers():
         "reptile": run_result(0.20, -0.05),
     }
     cost = {4: {"exact": Cost(400, 2.0), "first": Cost(100, 1.0), "reptile": Cost(50, 0.5)}}
-    text = " ".join(advice(Comparison(results, cost)))
-    assert "Highest adapted CCC: exact (0.300)" in text
-    assert "Not distinguishable from it with these annotators: first." in text
-    assert "interval above 0: exact." in text
-    assert "first is the fastest at 4 inner steps and first needs the least memory" in text
-    assert "say nothing about meta-gradients" not in text
+    said = " ".join(advice(Comparison(results, cost)))
+    assert "Highest adapted CCC: exact (0.300)" in said
+    assert "Not distinguishable from it with these annotators: first." in said
+    assert "interval above 0: exact." in said
+    assert "first is the fastest at 4 inner steps and first needs the least memory" in said
+    assert "say nothing about meta-gradients" not in said
     results["first"] = {0: results["first"][0]._replace(chosen=0)}
-    text = " ".join(advice(Comparison(results, cost)))
-    assert "rows say nothing about meta-gradients: first." in text
-    assert "exact is the fastest at 4 inner steps and exact needs the least memory" in text
+    said = " ".join(advice(Comparison(results, cost)))
+    assert "rows say nothing about meta-gradients: first." in said
+    assert "exact is the fastest at 4 inner steps and exact needs the least memory" in said

@@ -1,4 +1,4 @@
-"""Dry runs: a compiled program's operations and memory, reported without running it."""
+"""What a compiled program computes and needs, told before it is run."""
 
 import json
 
@@ -19,7 +19,7 @@ def text_of(function, *shapes):
     return jax.jit(function).lower(*shapes).compile().as_text()
 
 
-def test_matrix_products_are_multiplied_by_their_loop_count():
+def test_matrix_products_are_counted_as_often_as_their_loop_runs():
     def power(x, start):
         return jax.lax.scan(lambda y, _: (x @ y, None), start, length=7)[0]
 
@@ -43,15 +43,15 @@ def test_batched_and_nested_products_are_counted():
     assert work.other_flops >= 12 * 5 * 16 * 16
 
 
-def test_loops_of_unknown_length_are_counted():
+def test_a_loop_of_unknown_length_is_said():
     def search(x):
         return jax.lax.while_loop(lambda y: jnp.sum(y) < 100.0, lambda y: y * 2.0 + 1.0, x)
 
     assert program_cost(text_of(search, (8,))).unbounded_loops == 1
 
 
-def test_a_dry_run_reads_no_data_and_reports_the_largest_meta_batch(tmp_path):
-    """The data set does not exist; the reported meta-batch is the largest below the limit."""
+def test_a_dry_run_reads_no_data_and_tells_what_fits(tmp_path):
+    """The data set does not exist; the meta-batch that fits is the most below the limit."""
     config = tiny.get_config()
     config.data.name, config.data.root = "deam", str(tmp_path / "nowhere")
     config.data.prepared = str(tmp_path / "prepared")
@@ -59,21 +59,21 @@ def test_a_dry_run_reads_no_data_and_reports_the_largest_meta_batch(tmp_path):
     experiment = experiment_from_config(config.to_dict())
     file = tmp_path / "deep" / "dry_run.json"
     text = dry_run(experiment, file, memory_gib=1.0)
-    report = json.loads(file.read_text())
+    found = json.loads(file.read_text())
     assert list(tmp_path.iterdir()) == [file.parent]
     params = initial_meta_state(experiment).weights.params
-    assert report["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert f"{report['parameters']:,} parameters" in text
-    memory = report["memory"]
+    assert found["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert f"{found['parameters']:,} parameters" in text
+    memory = found["memory"]
     most, each = memory["most_tasks_at_once_per_device"], memory["bytes_per_task_at_once"]
     needed = memory["bytes_besides"] + np.array([most, most + 1]) * each
     assert needed[0] <= memory["limit_bytes"] == 2**30 < needed[1]
     assert abs(memory["estimate_is_off_by"]) < 1e-9  # its 2 tasks are a point of the line
-    assert memory["config_fits"] and report["peak_bytes_per_device"] < 2**30
-    # The matrix products of two tasks: each adapts to one song and is tested on two.
-    assert report["matmul_flops_per_device"] > 0 and report["collectives"] == []
+    assert memory["config_fits"] and found["peak_bytes_per_device"] < 2**30
+    # The matrix products of two tasks: each adapts on one song, and is tested on two.
+    assert found["matmul_flops_per_device"] > 0 and found["collectives"] == []
 
 
-@pytest.mark.parametrize(("value", "text"), [(12, "12 "), (1234, "1.23 k"), (2.5e12, "2.5 T")])
-def test_si_rounds_to_three_digits(value, text):
-    assert si(value) == text
+@pytest.mark.parametrize(("value", "said"), [(12, "12 "), (1234, "1.23 k"), (2.5e12, "2.5 T")])
+def test_numbers_are_told_in_three_digits(value, said):
+    assert si(value) == said

@@ -1,4 +1,4 @@
-"""Interrupted runs resume to the same weights, and report what stopped them in one sentence."""
+"""Whatever stops a run: it goes on to the same weights, and says in one sentence what was wrong."""
 
 import contextlib
 import dataclasses
@@ -46,7 +46,7 @@ def state_at(step, size=64):
 
 @jax.jit
 def walk(state, tables, key):
-    """Takes a random-walk step; with `tables`, the gradients of steps 8 and 9 are not finite."""
+    """A step of no model: weights walk at random; at steps 8 and 9 a gradient is not finite."""
     step = state.step + 1
     bad = tables is not None and ((step == 8) | (step == 9))
     drawn = jax.random.normal(jax.random.fold_in(key, step), (2, *state.weights.params["w"].shape))
@@ -62,11 +62,7 @@ def walk(state, tables, key):
 
 
 class Run:
-    """`fit` on `walk` in a folder, with hooks at chosen steps and validations.
-
-    Attributes:
-      at: {("step" or "validation", step): function called there}.
-    """
+    """`fit` on `walk`, in a folder, with a say at every validation and diagnosis."""
 
     per_call = 1
 
@@ -79,7 +75,7 @@ class Run:
         step = int(state.step)
         self.validated.append(step)
         self.at.get(("validation", step), lambda: None)()
-        return {"selection": -abs(step - 4)}  # step 4 is the best
+        return {"selection": -abs(step - 4)}  # the best is that of step 4
 
     def diagnose(self, state):
         self.diagnosed.append(int(state.step))
@@ -87,13 +83,13 @@ class Run:
 
     def advance(self, state, first, count):
         assert int(state.step) == first
-        rows = []
+        every = []
         for step in range(first + 1, first + count + 1):
             self.at.get(("step", step), lambda: None)()
             state, metrics = walk(state, self.tables, KEY)
-            rows.append(metrics)
+            every.append(metrics)
         self.calls.append(count)
-        return state, rows[0] if count == 1 else jax.tree.map(lambda *x: jnp.stack(x), *rows)
+        return state, every[0] if count == 1 else jax.tree.map(lambda *x: jnp.stack(x), *every)
 
     def __call__(self):
         checkpoints = Checkpoints(self.folder / "checkpoints", {"data": {"train": {"songs": 3}}})
@@ -113,8 +109,8 @@ class Run:
 
 
 @pytest.mark.parametrize("per_call", [2, 3])
-def test_calls_of_several_steps_end_at_the_next_due_action(whole, tmp_path, per_call):
-    """Ten steps that validate every 4, save every 3 and diagnose every 5 give the same log."""
+def test_several_steps_a_call_end_at_whatever_is_due(whole, tmp_path, per_call):
+    """Validated every 4 steps, saved every 3, diagnosed every 5, 10 in all: the same log."""
     run = Run(tmp_path, tables=None)
     run.per_call = per_call
     fitted, last = run()
@@ -134,12 +130,12 @@ def by_signal(number=signal.SIGTERM):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Returns the result, last state and log of an uninterrupted run."""
+    """A run that nothing stopped: what it returns, its last state, and its log."""
     run = Run(tmp_path_factory.mktemp("whole"))
     return *run(), run.log()
 
 
-def test_the_best_checkpoint_can_be_read_while_saves_are_pending(tmp_path):
+def test_the_best_checkpoint_may_still_be_on_its_way_to_disk(tmp_path):
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
         for step in range(3):
             checkpoints.save(state_at(step, size=2**22), {"selection": step})
@@ -151,7 +147,7 @@ def same(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-def test_the_best_and_last_two_checkpoints_are_kept(whole, tmp_path):
+def test_the_best_and_the_last_two_are_kept(whole, tmp_path):
     run = Run(tmp_path)
     fitted, last = run()
     assert run.validated == [0, 4, 8, 10] and run.diagnosed == [0, 5, 10]
@@ -164,15 +160,15 @@ def test_the_best_and_last_two_checkpoints_are_kept(whole, tmp_path):
     ("moment", "stopped_after"),
     [
         (("step", 2), 2),  # between checkpoints
-        (("step", 4), 4),  # a validation is due: the resumed run catches up on it
-        (("step", 5), 5),  # the same for a diagnosis
+        (("step", 4), 4),  # where a validation is due: it is made up for
+        (("step", 5), 5),  # and a diagnosis
         (("step", 10), 10),  # at the end
         (("validation", 0), 0),
         (("validation", 8), 9),
         (("validation", 10), 10),
     ],
 )
-def test_a_signal_stops_after_the_step_and_the_run_resumes_to_the_same_weights(
+def test_a_signal_stops_after_the_step_and_the_run_goes_on_to_the_same(
     whole, tmp_path, moment, stopped_after
 ):
     before = signal.getsignal(signal.SIGTERM)
@@ -190,7 +186,7 @@ def test_a_signal_stops_after_the_step_and_the_run_resumes_to_the_same_weights(
     assert run.log() == whole[2]
 
 
-def test_ctrl_c_stops_after_the_step_and_a_second_one_immediately(tmp_path):
+def test_ctrl_c_stops_after_the_step_and_twice_at_once(tmp_path):
     run = Run(tmp_path / "once")
     run.folder.mkdir()
     run.at["step", 3] = by_signal(signal.SIGINT)
@@ -203,23 +199,23 @@ def test_ctrl_c_stops_after_the_step_and_a_second_one_immediately(tmp_path):
     assert not isinstance(caught.value, Interrupted)
 
 
-def test_outside_training_a_signal_ends_the_process_even_if_exceptions_are_swallowed():
-    """A callback of the garbage collector, for example, prints exceptions and continues."""
+def test_outside_training_a_signal_ends_the_process_even_where_exceptions_are_swallowed():
+    """As in a callback of the garbage collector, which prints what is raised and goes on."""
     program = (
         "import gc, os, signal\n"
-        "from dsaml_jax.runtime.signals import exit_on_signal\n"
-        "with exit_on_signal(75):\n"
+        "from dsaml_jax.runtime.stopping import STOPPER, wakeup\n"
+        "with wakeup(STOPPER):\n"
         "    gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGTERM))\n"
         "    gc.collect()\n"
         "print('still alive')\n"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout) == (75, "")
-    assert ran.stderr.startswith("stopped by SIGTERM; finished work is kept")
+    assert ran.stderr.startswith("dsaml: stopped by SIGTERM; finished work is kept")
     assert ran.stderr.count("\n") == 1
 
 
-def test_non_finite_steps_are_skipped_counted_and_logged(tmp_path, caplog):
+def test_steps_that_are_not_finite_are_skipped_counted_and_told(tmp_path, caplog):
     _, last = Run(tmp_path, tables=True)()
     assert int(last.skipped) == 2
     rows = {row["step"]: row for row in Run(tmp_path).log()}
@@ -229,17 +225,17 @@ def test_non_finite_steps_are_skipped_counted_and_logged(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("at_most", "at"), [(1, 9), (0, 8)])
-def test_one_skipped_step_too_many_ends_the_run_and_keeps_the_checkpoints(tmp_path, at_most, at):
+def test_one_skipped_step_too_many_ends_the_run_with_the_checkpoints_kept(tmp_path, at_most, at):
     sentence = rf"Step {at}: .*: {at - 7}, more than meta\.skip_at_most = {at_most}; the"
-    for _ in range(2):  # a restarted run stops at the same step
+    for _ in range(2):  # and again: it is no accident
         with pytest.raises(UserError, match=sentence):
             Run(tmp_path, at_most, tables=True)()
         with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
             assert np.isfinite(checkpoints.last(state_at(0)).state.weights.params["w"]).all()
 
 
-def damage(folder, how):
-    """Damages a checkpoint as a power cut does: its files are empty, truncated or missing."""
+def spoil(folder, how):
+    """Damages a checkpoint as a power cut does: files that are empty, cut short, or not there."""
     for path in (p for p in sorted(folder.rglob("*")) if p.is_file()):
         if how == "empty":
             path.write_bytes(b"")
@@ -252,7 +248,7 @@ def damage(folder, how):
 
 
 @pytest.mark.parametrize("how", ["empty", "cut", "gone", "metrics"])
-def test_a_damaged_latest_checkpoint_is_set_aside_and_the_previous_one_used(
+def test_a_damaged_latest_checkpoint_is_set_aside_and_the_one_before_used(
     whole, tmp_path, how, caplog
 ):
     run = Run(tmp_path)
@@ -262,24 +258,24 @@ def test_a_damaged_latest_checkpoint_is_set_aside_and_the_previous_one_used(
         run()
     latest = tmp_path / "checkpoints" / "8"
     assert latest.is_dir() and (tmp_path / "checkpoints" / "6").is_dir()
-    damage(latest, how)
+    spoil(latest, how)
     fitted, last = Run(tmp_path)()
     assert f"{latest} is damaged" in caplog.text and "set aside as 8.damaged" in caplog.text
     assert (tmp_path / "checkpoints" / "8.damaged").is_dir()
     same((fitted.state, last), (whole[0].state, whole[1]))
 
 
-def test_checkpoints_are_left_alone_if_none_can_be_read(tmp_path):
+def test_where_no_checkpoint_can_be_read_none_is_touched(tmp_path):
     Run(tmp_path)()
     folder = tmp_path / "checkpoints"
-    for checkpoint in folder.iterdir():
-        damage(checkpoint, "gone")
+    for each in folder.iterdir():
+        spoil(each, "gone")
     with pytest.raises(UserError, match=r"none of 3 checkpoints can be read.*restart this stage"):
         Run(tmp_path)()
     assert sorted(path.name for path in folder.iterdir()) == ["10", "4", "9"]
 
 
-def test_remains_of_an_interrupted_save_are_removed(whole, tmp_path):
+def test_what_an_interrupted_save_left_is_no_checkpoint(whole, tmp_path):
     Run(tmp_path)()
     left = tmp_path / "checkpoints" / "11.orbax-checkpoint-tmp"
     left.mkdir()
@@ -289,7 +285,7 @@ def test_remains_of_an_interrupted_save_are_removed(whole, tmp_path):
     assert not left.exists() and Run(tmp_path).log() == whole[2]
 
 
-def test_checkpoints_of_other_data_are_rejected_with_the_difference(tmp_path):
+def test_other_data_are_refused_with_the_difference(tmp_path):
     Run(tmp_path)()
     other = Checkpoints(tmp_path / "checkpoints", {"data": {"train": {"songs": 4}}})
     for read in (other.last, other.best):
@@ -302,7 +298,7 @@ def full(*_, **__):
 
 
 @pytest.mark.parametrize("broken", ["replace", "fsync"])
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, broken):
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path, monkeypatch, broken):
     path = tmp_path / "results.json"
     files.write_json(path, {"ccc": 1})
     monkeypatch.setattr(os, broken, full)
@@ -314,7 +310,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, broken):
 
 @pytest.fixture
 def disk(tmp_path):
-    """Returns disk(options), which mounts or remounts a small file system and returns its path."""
+    """disk(options) mounts a small file system, or mounts it anew, and returns its folder."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -331,13 +327,13 @@ def disk(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's threads
-def test_a_full_disk_ends_the_run_in_one_sentence_and_loses_no_checkpoint(disk, tmp_path):
-    size = 60_000  # 240 kB per checkpoint; three plus the one being written need 960 kB
+def test_a_full_disk_ends_the_run_in_one_sentence_and_loses_nothing(disk, tmp_path):
+    size = 60_000  # 240 kB a checkpoint; three and one that is being written need 960 kB
     folder = disk("size=700k")
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); finished"):
         Run(folder, size=size)()
-    kept = {int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()}
-    assert kept
+    there = {int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()}
+    assert there
     disk("remount,size=4m")
     (tmp_path / "whole").mkdir()
     again = Run(folder, size=size)
@@ -347,18 +343,18 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_loses_no_checkpoint(disk, 
     same((fitted.state, last), (theirs.state, whole))
 
 
-def test_a_read_only_workdir_is_rejected_in_one_sentence(disk):
+def test_a_workdir_that_may_only_be_read_is_one_sentence(disk):
     folder = disk("size=4m")
     Run(folder)()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     disk("remount,ro")
-    for write in (
+    for what in (
         Run(folder),
         lambda: open_workdir(folder / "run", experiment(), fresh=True),
         lambda: files.write_json(folder / "results.json", {}),
     ):
         with pytest.raises(UserError, match=r"cannot be written \(Read-only file system\)"):
-            write()
+            what()
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
@@ -368,7 +364,7 @@ def experiment(**changes):
     return experiment_from_config(config.to_dict())
 
 
-def test_a_workdir_accepts_one_run_at_a_time(tmp_path):
+def test_two_runs_may_not_write_one_workdir(tmp_path):
     with lock_workdir(tmp_path / "run", experiment(), fresh=True) as workdir:
         with pytest.raises(UserError, match="is being written by another run"):  # noqa: SIM117
             with lock_workdir(workdir, experiment(), fresh=False):
@@ -379,7 +375,7 @@ def test_a_workdir_accepts_one_run_at_a_time(tmp_path):
         assert not left.exists()
 
 
-def test_workdirs_below_a_file_or_with_a_damaged_config_are_rejected(tmp_path):
+def test_a_workdir_below_a_file_and_a_damaged_config_are_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot be written \(Not a directory\)"):
         open_workdir(tmp_path / "file" / "run", experiment(), fresh=True)
@@ -389,7 +385,7 @@ def test_workdirs_below_a_file_or_with_a_damaged_config_are_rejected(tmp_path):
         open_workdir(workdir, experiment(), fresh=True)
 
 
-def test_a_run_resumes_if_only_fields_without_effect_on_the_weights_changed(tmp_path):
+def test_a_run_may_be_gone_on_with_where_only_what_costs_nothing_has_changed(tmp_path):
     workdir = open_workdir(tmp_path / "run", experiment(), fresh=True)
     moved = {"data.prepared": "elsewhere", "meta.skip_at_most": 3, "evaluation.figures": 1}
     open_workdir(workdir, experiment(**moved), fresh=True)

@@ -1,4 +1,4 @@
-"""bfloat16 computation keeps weights, inner updates, statistics, losses and sums in float32."""
+"""bfloat16 is for computing: weights, inner updates, statistics, losses and sums stay float32."""
 
 import dataclasses
 
@@ -20,9 +20,9 @@ TASKS = TaskConfig(meta_batch=2, support=1, query=2, tasks_per_device=0)
 
 
 @pytest.fixture(scope="module")
-def runs():
-    """Returns {compute dtype: results of a meta-step and an inner loop on the same tasks}."""
-    results = {}
+def found():
+    """{dtype of computing: a meta-step and an inner loop of the same model on the same tasks}."""
+    made = {}
     tables = jax.tree.map(jnp.asarray, random_tables("float32"))
     for dtype in ("float32", "bfloat16"):
         model = dataclasses.replace(model_of("float32"), dtype=dtype, dropout=0.0)
@@ -36,7 +36,7 @@ def runs():
         text = step.lower(start, tables, KEY).as_text()
         before = jax.tree.map(np.asarray, start)
         after, metrics = step(start, tables, KEY)
-        results[dtype] = {
+        made[dtype] = {
             "adapted": adapted,
             "before": before,
             "after": after,
@@ -44,22 +44,22 @@ def runs():
             "scalars": metrics.scalars,
             "products": {"bf16" in line for line in text.splitlines() if "dot_general" in line},
         }
-    return results
+    return made
 
 
-def test_weights_and_metrics_stay_float32(runs):
-    half = runs["bfloat16"]
-    assert True in half["products"] and runs["float32"]["products"] == {False}
+def test_what_is_kept_stays_float32(found):
+    half = found["bfloat16"]
+    assert True in half["products"] and found["float32"]["products"] == {False}
     for part in ("adapted", "after", "scalars"):
         dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(half[part])}
         assert dtypes <= {"float32", "int32"}, part
 
 
-def test_bfloat16_results_are_close_to_float32(runs):
-    full, half = runs["float32"], runs["bfloat16"]
+def test_bfloat16_computes_nearly_the_same(found):
+    full, half = found["float32"], found["bfloat16"]
     assert half["loss"] != full["loss"]
     assert abs(half["loss"] - full["loss"]) < 0.02
-    # The adapted weights differ by rounding of the updates, not of the weights.
+    # The adapted weights differ by roundings of the updates, not of the weights.
     moves = [
         np.concatenate(
             [

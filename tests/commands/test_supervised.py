@@ -1,4 +1,4 @@
-"""Supervised training on consensus labels, long songs and both protocols, end to end."""
+"""Training on everyone's labels, long songs, and both protocols, end to end."""
 
 import json
 import math
@@ -18,7 +18,6 @@ from tests import tiny
 def experiment(folder, **changes):
     config = tiny.get_config()
     config.data.prepared = str(folder)
-    config.diagnostics.every = 0
     config.update_from_flattened_dict(changes)
     return experiment_from_config(config.to_dict())
 
@@ -29,7 +28,7 @@ def finished(tmp_path, **changes):
     return chosen, workdir, train(chosen, workdir)
 
 
-def test_consensus_labels_train_one_model_and_test_it_on_songs(tmp_path):
+def test_labels_of_everyone_train_one_model_and_test_it_on_songs(tmp_path):
     chosen, workdir, results = finished(
         tmp_path,
         **{
@@ -39,22 +38,22 @@ def test_consensus_labels_train_one_model_and_test_it_on_songs(tmp_path):
             "evaluation.figures": 2,
         },
     )
-    (result,) = results.values()
-    assert set(result.rows) == {"constant", "population", "oracle"}
-    assert result.counts == {"songs": 4, "sequences": 4} and result.unit == "songs"
-    assert set(result.differences) == {"constant", "oracle"} and result.reference == "population"
-    assert all(math.isfinite(value) for row in result.rows.values() for value in row.values())
-    # The mean of a song's raters is closer to its true curve than a constant is.
-    assert result.rows["oracle"]["rmse"] < result.rows["constant"]["rmse"]
-    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["population"]
+    (found,) = results.values()
+    assert set(found.rows) == {"constant", "population", "oracle"}
+    assert found.counts == {"songs": 4, "sequences": 4} and found.unit == "songs"
+    assert set(found.differences) == {"constant", "oracle"} and found.reference == "population"
+    assert all(math.isfinite(value) for row in found.rows.values() for value in row.values())
+    # The mean of a song's raters lies nearer to its true curve than a constant does.
+    assert found.rows["oracle"]["rmse"] < found.rows["constant"]["rmse"]
+    assert [each.name for each in (workdir / "checkpoints").iterdir()] == ["population"]
     assert "over 4 songs" in (workdir / "results.md").read_text()
     assert (workdir / "figures" / "listeners.png").exists()
     again = evaluate(chosen, workdir)
-    assert again["supervised"].to_json() == result.to_json()
+    assert again["supervised"].to_json() == found.to_json()
 
 
-def test_both_protocols_test_long_songs_whole(tmp_path):
-    """Songs have 38 rated segments; the model sees 12 at a time."""
+def test_long_songs_are_tested_whole_by_both_protocols(tmp_path):
+    """Songs of 38 rated segments before a model that sees 12."""
     chosen, workdir, results = finished(
         tmp_path,
         **{
@@ -62,7 +61,7 @@ def test_both_protocols_test_long_songs_whole(tmp_path):
             "evaluation.protocols": ("same_song", "cross_song"),
             "evaluation.whole_songs": True,
             "evaluation.hops": (6, 4),
-            # The weights stay as initialized: training is tested elsewhere.
+            # Weights as they are drawn: training is tested elsewhere.
             "population.steps": 0,
             "meta.steps": 0,
         },
@@ -73,7 +72,7 @@ def test_both_protocols_test_long_songs_whole(tmp_path):
         assert content["protocol"] == name and set(content["rows"]) == set(METHOD_ORDER)
         assert content["rows"] == results[name].rows
         assert (workdir / "figures" / f"listeners{suffix}.png").exists()
-    # Same song: one sequence per rating. Cross-song: three annotators, three supports, two queries.
+    # Same song: a sequence for each rating. Cross-song: up to two other songs for each of three.
     test = load_corpora(chosen)["test"]
     assert test.curve.shape[1] == 38 and test.segments == 12
     assert results["same_song"].counts["sequences"] == len(test.curve)
@@ -81,7 +80,7 @@ def test_both_protocols_test_long_songs_whole(tmp_path):
     assert results["same_song"].rows["constant"] != results["cross_song"].rows["constant"]
 
 
-def test_contradictory_configs_are_rejected(tmp_path):
+def test_configs_that_contradict_themselves_are_refused(tmp_path):
     for changes, sentence in (
         ({"data.labels": "consensus"}, r"tasks\.meta_batch is 2"),
         ({"evaluation.protocols": ("same_song",)}, "whole_songs"),

@@ -1,4 +1,4 @@
-"""Training end to end: a tiny run, its files, resuming, and mistakes on the command line."""
+"""End to end: a tiny run, its files, going on after a stop, and what the command line refuses."""
 
 import dataclasses
 import functools
@@ -52,14 +52,14 @@ def experiment(prepared, **changes):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, prepared):
-    """Returns the workdir and results of a finished tiny run."""
+    """A workdir in which a tiny run has ended, and its results."""
     tiny_experiment = experiment(prepared)
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     workdir = open_workdir(folder, tiny_experiment, fresh=True)
     return workdir, train(tiny_experiment, workdir)["cross_song"]
 
 
-def test_the_saved_scaling_reproduces_the_training_embeddings(finished, prepared):
+def test_a_new_song_can_be_scaled_as_those_trained_on(finished, prepared):
     tiny_experiment = experiment(prepared)
     songs = load_corpora(tiny_experiment)["train"]
     prepared = prepared_songs(tiny_experiment.data, tiny_experiment.audio)
@@ -70,7 +70,7 @@ def test_the_saved_scaling_reproduces_the_training_embeddings(finished, prepared
     assert np.ptp(scaled) > 0.1
 
 
-def test_results_have_every_row_and_are_finite(finished):
+def test_results_have_every_row_and_no_nan(finished):
     workdir, _ = finished
     results = json.loads((workdir / "results.json").read_text())
     assert set(results["rows"]) == set(METHOD_ORDER)
@@ -89,7 +89,7 @@ def test_results_have_every_row_and_are_finite(finished):
     assert results["control"]["episodes"] >= 3
 
 
-def test_the_workdir_documents_the_run(finished):
+def test_workdir_tells_what_was_run(finished):
     workdir, results = finished
     assert json.loads((workdir / "config.json").read_text())["model"]["dim"] == 8
     assert json.loads((workdir / "versions.json").read_text())["jax"] == jax.__version__
@@ -107,7 +107,7 @@ def test_the_workdir_documents_the_run(finished):
     assert results_table(results, METHOD_ORDER) in (workdir / "results.md").read_text()
 
 
-def test_evaluating_again_gives_the_same_results(finished, prepared):
+def test_evaluation_again_gives_the_same_results(finished, prepared):
     workdir, results = finished
     before = (workdir / "results.json").read_text()
     again = evaluate(experiment(prepared), workdir)["cross_song"]
@@ -131,7 +131,7 @@ def test_meta_gradients_are_diagnosed_during_training(finished):
         assert line["diagnostics/noise/spread"] > 0
 
 
-def test_a_study_compares_estimators_at_a_checkpoint(finished, prepared):
+def test_a_checkpoint_is_studied(finished, prepared):
     workdir, _ = finished
     text = study_checkpoint(experiment(prepared), workdir)
     written = json.loads((workdir / "study.json").read_text())
@@ -147,9 +147,9 @@ def test_a_study_compares_estimators_at_a_checkpoint(finished, prepared):
         study_checkpoint(experiment(prepared, **{"tasks.meta_batch": 1}), workdir)
 
 
-def test_a_stopped_run_resumes_to_the_same_weights(finished, prepared, tmp_path, monkeypatch):
-    """A run stopped in the second stage after step 2 and restarted equals an uninterrupted one."""
-    whole = experiment(prepared, **{"diagnostics.every": 0})
+def test_a_stopped_run_goes_on_to_the_same_weights(finished, prepared, tmp_path, monkeypatch):
+    """Stopped in the second stage after step 2, and started again: as if never stopped."""
+    whole = experiment(prepared)
     workdir = open_workdir(tmp_path / "run", whole, fresh=True)
     write, seen = StageLog.scalars, []
 
@@ -160,11 +160,10 @@ def test_a_stopped_run_resumes_to_the_same_weights(finished, prepared, tmp_path,
         write(log, kind, step, values)
 
     monkeypatch.setattr(StageLog, "scalars", stop_at_the_third)
-    corpora = load_corpora(whole)
     with pytest.raises(KeyboardInterrupt):
-        train_stages(whole, corpora, workdir)
+        train(whole, workdir)
     monkeypatch.setattr(StageLog, "scalars", write)
-    train_stages(whole, corpora, workdir)
+    train(whole, workdir)
     theirs, ours = restore(whole, finished[0]), restore(whole, workdir)
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -173,7 +172,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(finished, prepared, tmp_path,
     )
 
 
-def test_the_workdir_of_another_experiment_is_rejected_and_untouched(finished, prepared):
+def test_another_experiments_workdir_is_refused_and_untouched(finished, prepared):
     workdir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     other = experiment(prepared, **{"inner.steps": 7, "model.dropout": 0.25})
@@ -182,7 +181,7 @@ def test_the_workdir_of_another_experiment_is_rejected_and_untouched(finished, p
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
 
 
-def test_folders_without_a_run_are_rejected(tmp_path, prepared):
+def test_folders_that_hold_no_run_are_refused(tmp_path, prepared):
     tiny_experiment = experiment(prepared)
     with pytest.raises(UserError, match="train one"):
         open_workdir(tmp_path / "new", tiny_experiment, fresh=False)
@@ -194,11 +193,11 @@ def test_folders_without_a_run_are_rejected(tmp_path, prepared):
         open_workdir(tmp_path / "thesis.tex", tiny_experiment, fresh=True)
 
 
-def test_adapting_unknown_weights_is_rejected_before_data_are_prepared(tmp_path):
-    mistaken = experiment(str(tmp_path / "prepared"), **{"inner.adapt": "predictor, transformr"})
-    workdir = open_workdir(tmp_path / "run", mistaken, fresh=True)
+def test_adapting_weights_that_there_are_not_is_refused_before_data_are_prepared(tmp_path):
+    nothing = experiment(str(tmp_path / "prepared"), **{"inner.adapt": "predictor, transformr"})
+    workdir = open_workdir(tmp_path / "run", nothing, fresh=True)
     with pytest.raises(UserError, match=r"inner\.adapt: .*'transformr' .*'transformer'"):
-        train(mistaken, workdir)
+        train(nothing, workdir)
     assert not (tmp_path / "prepared").exists()
 
 
@@ -235,32 +234,32 @@ def exact(**fields):
         ),
     ],
 )
-def test_invalid_inner_loop_fields_are_rejected_in_one_sentence(changes, sentence):
+def test_contradictions_of_the_inner_loop_are_one_sentence(changes, sentence):
     with pytest.raises(UserError, match=sentence):
         experiment("nowhere", **changes)
 
 
-def test_steps_that_draw_a_song_with_nan_are_skipped_until_the_run_ends(prepared, tmp_path, caplog):
-    """Steps are skipped and name the annotator; the second skip exceeds the limit of 1."""
+def test_a_poisoned_song_skips_the_steps_that_draw_it_and_ends_the_run(prepared, tmp_path, caplog):
+    """NaN in one song's sound: skipped and told with the annotators, once too often for the run."""
     once = experiment(prepared, **{"population.skip_at_most": 1})
     corpora = load_corpora(once)
     tables = corpora["train"].tables
-    with_nan = tables._replace(log_mel=tables.log_mel.at[3, 5, 0, 0].set(jnp.nan))
-    corrupted = corpora | {"train": dataclasses.replace(corpora["train"], tables=with_nan)}
+    poisoned = tables._replace(log_mel=tables.log_mel.at[3, 5, 0, 0].set(jnp.nan))
+    spoilt = corpora | {"train": dataclasses.replace(corpora["train"], tables=poisoned)}
     sentence = (
         r"population: Step \d: the .* of task \d .*\(annotator \w+.*\) is not finite, "
         r"first in .*"
     )
     over = r"population\.skip_at_most = 1; the checkpoints before are kept\.$"
     with pytest.raises(UserError, match=f"^{sentence}{over}"):
-        train_stages(once, corrupted, open_workdir(tmp_path / "run", once, fresh=True))
+        train_stages(once, spoilt, open_workdir(tmp_path / "run", once, fresh=True))
     assert re.search(rf"{sentence}The meta-step is skipped \(1 so far\)", caplog.text)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     counts = [line["train/skipped"] for line in lines if "train/skipped" in line]
     assert counts == sorted(counts) and counts[-1] == 2
 
 
-def test_a_skipped_meta_step_changes_nothing_and_the_next_is_unaffected(prepared):
+def test_a_skipped_meta_step_moves_nothing_and_another_only_as_it_should(prepared):
     tiny_experiment = experiment(prepared)
     tables = load_corpora(tiny_experiment)["train"].tables
     start = initial_meta_state(tiny_experiment)
@@ -277,7 +276,7 @@ def test_a_skipped_meta_step_changes_nothing_and_the_next_is_unaffected(prepared
     bad, metrics = step(start, tables._replace(log_mel=tables.log_mel * jnp.nan), KEY)
     same(bad, before._replace(step=1, skipped=1))
     assert not np.isfinite(metrics.scalars["loss"])
-    # The next step draws the tasks that it would have drawn, and starts from the old weights.
+    # The next one draws what it would have drawn, from the weights of before.
     fresh = jax.tree.map(jnp.asarray, before._replace(step=jnp.ones((), jnp.int32)))
     theirs, _ = step(fresh, tables, KEY)
     ours, metrics = step(bad, tables, KEY)
@@ -287,7 +286,7 @@ def test_a_skipped_meta_step_changes_nothing_and_the_next_is_unaffected(prepared
     assert any(jax.tree.leaves(moved))
 
 
-def test_support_that_leaves_no_query_songs_is_rejected(tmp_path, prepared):
+def test_support_that_leaves_nothing_to_test_is_refused(tmp_path, prepared):
     greedy = experiment(prepared, **{"tasks.support": 3})
     workdir = open_workdir(tmp_path / "run", greedy, fresh=True)
     with pytest.raises(UserError, match=r"tasks\.support is 3"):
@@ -309,7 +308,7 @@ def test_support_that_leaves_no_query_songs_is_rejected(tmp_path, prepared):
         (["--config=configs/demo.py", "--mode=evaluate"], "train one with --mode=train"),
     ],
 )
-def test_command_line_mistakes_are_reported_in_one_sentence(tmp_path, arguments, sentence):
+def test_command_line_mistakes_are_one_sentence(tmp_path, arguments, sentence):
     ran = subprocess.run(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""The command line: bundled configs by name, overrides of single fields, and mistakes."""
+"""The command line: shipped configs by name, overrides of single fields, and mistakes."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def test_a_config_is_found_by_name_and_by_path(tmp_path, monkeypatch):
         parse("--config=configs/demo.py")
 
 
-def test_optional_fields_can_be_set_on_the_command_line():
+def test_fields_that_the_config_file_does_not_have_can_be_given():
     engine = "--config.inner.estimator.engine"
     inner = parse("--config=demo", f"{engine}.name=mixed", f"{engine}.chunk=2").inner
     assert (inner.estimator.engine.name, inner.estimator.engine.chunk) == ("mixed", 2)
@@ -73,7 +73,7 @@ def test_a_new_name_drops_the_fields_of_the_old_estimator(tmp_path):
         ("--memory_gib=-1", "memory_gib"),
     ],
 )
-def test_mistakes_are_reported_in_one_sentence(argument, sentence):
+def test_mistakes_are_one_sentence(argument, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         parse("--config=demo", argument)
     assert "\n" not in str(caught.value)
@@ -92,7 +92,7 @@ def test_mistakes_are_reported_in_one_sentence(argument, sentence):
         ),
     ],
 )
-def test_faulty_config_files_are_reported_in_one_sentence(tmp_path, text, sentence):
+def test_faulty_config_files_are_one_sentence(tmp_path, text, sentence):
     file = tmp_path / "faulty.py"
     file.write_text(text)
     with pytest.raises(UserError, match=sentence) as caught:
@@ -100,7 +100,7 @@ def test_faulty_config_files_are_reported_in_one_sentence(tmp_path, text, senten
     assert "\n" not in str(caught.value)
 
 
-def test_the_package_runs_from_any_folder_and_names_itself_in_errors(tmp_path):
+def test_the_package_runs_from_any_folder_under_its_own_name(tmp_path):
     command = [sys.executable, "-m", "dsaml_jax", "--config=demo", "--config.seed=-1"]
     ran = subprocess.run(
         command,
@@ -116,7 +116,7 @@ def test_the_package_runs_from_any_folder_and_names_itself_in_errors(tmp_path):
     )
 
 
-def test_program_name_is_how_the_program_was_started():
+def test_programs_are_called_as_they_were_started():
     assert cli.program_name("launch.py") == "launch.py"
     assert cli.program_name("/usr/bin/dsaml") == "dsaml"
     assert cli.program_name("/lib/dsaml_jax/__main__.py") == "python -m dsaml_jax"

@@ -1,4 +1,4 @@
-"""From a config file to a frozen experiment: defaults, and one-sentence errors for mistakes."""
+"""From a config file to a frozen experiment: defaults, and every refusal as one sentence."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from dsaml_jax.model.config import DSAMLConfig
 
 
 def freeze(**changes):
-    """Returns the base experiment with fields replaced; "__" separates the parts of a path."""
+    """The base experiment with fields replaced; "__" separates the parts of a path."""
     config = base.get_config().to_dict()
     for path, value in changes.items():
         *parents, name = path.split("__")
@@ -127,7 +127,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("changes", "sentence"), MISTAKES)
-def test_mistakes_are_reported_in_one_sentence(changes, sentence):
+def test_mistakes_are_one_sentence(changes, sentence):
     with pytest.raises(UserError) as caught:
         freeze(**changes)
     assert sentence in str(caught.value)
@@ -149,13 +149,13 @@ def test_mistakes_are_reported_in_one_sentence(changes, sentence):
         ("estimator", "truncated", "--config.inner.estimator.name=truncated"),
     ],
 )
-def test_renamed_fields_are_rejected_with_their_new_form(name, value, new):
+def test_old_fields_are_answered_with_the_new_form(name, value, new):
     with pytest.raises(UserError) as caught:
         freeze(**{f"inner__{name}": value})
     assert new in str(caught.value)
 
 
-def test_variants_change_only_the_inner_loop():
+def test_variants_change_the_inner_loop_alone():
     experiment = experiment_from_config(study_all_weights.get_config().to_dict())
     variants = experiment.variants()
     assert set(variants) == set(study_all_weights.get_config().comparison.variants)
@@ -170,7 +170,7 @@ def test_variants_change_only_the_inner_loop():
     )
 
 
-def test_the_largest_allowed_number_of_mel_bands_has_no_empty_band():
+def test_as_many_mel_bands_as_allowed_are_never_empty():
     from dsaml_jax.audio.log_mel import mel_filters
 
     for rate, window_s in ((16_000, 0.1), (44_100, 0.06), (8_000, 0.02)):

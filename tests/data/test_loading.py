@@ -1,4 +1,4 @@
-"""Loading of data sets from their folders into corpora."""
+"""Loading: from the folder of any data set to corpora, and what is left out on the way."""
 
 import logging
 
@@ -40,7 +40,7 @@ def test_deam_trains_on_first_clips_and_tests_whole_songs(tmp_path):
     assert all(corpus.annotator_ids == (EVERYONE,) for corpus in corpora.values())
     for split in ("train", "validation"):
         assert corpora[split].curve.shape[1] == 20 and corpora[split].features == ()
-    # Song 2001 has 69 averaged values and audio for all of them.
+    # Song 2001 has 69 averaged values and as much sound.
     assert corpora["test"].curve.shape[1] >= 69 and corpora["test"].valid.sum() == 69
     assert len(corpora["test"].features[0].log_mel) == corpora["test"].curve.shape[1]
     np.testing.assert_allclose(corpora["train"].tables.embedding.mean(0), 0, atol=1e-5)
@@ -49,7 +49,7 @@ def test_deam_trains_on_first_clips_and_tests_whole_songs(tmp_path):
     )
 
 
-def test_fingerprints_ignore_the_location_and_detect_changed_content(tmp_path):
+def test_a_fingerprint_stays_where_the_data_do_and_tells_what_has_changed(tmp_path):
     root = data_folders.deam(tmp_path / "deam")
 
     def fingerprint_of(folder, where=root):
@@ -64,7 +64,7 @@ def test_fingerprints_ignore_the_location_and_detect_changed_content(tmp_path):
     ]
 
 
-def test_deam_without_its_test_songs_is_split_at_random_with_a_notice(tmp_path, caplog):
+def test_deam_without_its_test_songs_is_split_at_random_and_it_is_said(tmp_path, caplog):
     root = data_folders.deam(tmp_path / "deam")
     (root / "DEAM_audio" / "MEMD_audio" / "2001.mp3").unlink()
     with caplog.at_level(logging.INFO, logger="dsaml_jax"):
@@ -73,7 +73,7 @@ def test_deam_without_its_test_songs_is_split_at_random_with_a_notice(tmp_path, 
     assert "no test songs of these 3 songs, so test songs are drawn at random" in caplog.text
 
 
-def test_pmemo_is_split_at_random_and_short_choruses_are_masked(tmp_path):
+def test_pmemo_is_split_at_random_and_its_short_choruses_are_marked(tmp_path):
     root = tmp_path / "pmemo"
     rows = [
         [song, 15.5 + i / 2, 0.5 + 0.01 * (i % 7), 0.6]
@@ -96,14 +96,14 @@ def test_pmemo_is_split_at_random_and_short_choruses_are_masked(tmp_path):
     assert test.valid.sum() in (8, 26, 30, 34)
 
 
-def test_too_few_songs_with_audio_are_rejected(tmp_path):
+def test_too_few_songs_with_sound_are_one_sentence(tmp_path):
     root = data_folders.pmemo(tmp_path / "pmemo")
     with pytest.raises(UserError, match="2 songs have averaged ratings and audio"):
         load_corpora(experiment("pmemo", root, tmp_path / "prepared"))
 
 
-def test_annotators_of_the_official_test_songs_are_left_out_of_training(tmp_path):
-    """Training ratings of annotators in both official splits are counted but not used."""
+def test_people_of_the_makers_test_songs_leave_training(tmp_path):
+    """As for DEAM's two annotators of both splits: their training ratings are counted, not used."""
     chosen = experiment(
         "deam", tmp_path, tmp_path, **{"data.labels": "personal", "tasks.meta_batch": 2}
     )

@@ -1,4 +1,4 @@
-"""Corpora, random training tasks and fixed evaluation episodes."""
+"""Corpora, training draws and fixed episodes."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ def curve_of(name: str, song: int) -> np.ndarray:
 def corpus_of(rated: dict[str, list[int]], songs: int = 9, min_songs: int = 1, seed: int = 0):
     """Builds a corpus from {annotator: songs}; each curve identifies its annotator and song."""
     rng = np.random.default_rng(seed)
-    built = [
+    made = [
         Song(
             song_id=f"song {i}",
             duration_s=10.0,
@@ -46,7 +46,7 @@ def corpus_of(rated: dict[str, list[int]], songs: int = 9, min_songs: int = 1, s
         )
         for i in range(songs)
     ]
-    return build_corpus(built, features, segments=SEGMENTS, min_songs=min_songs, source="here")
+    return build_corpus(made, features, segments=SEGMENTS, min_songs=min_songs, source="here")
 
 
 RATED = st.dictionaries(
@@ -58,7 +58,7 @@ RATED = st.dictionaries(
 
 @settings(max_examples=8)
 @given(RATED, st.integers(1, 2), st.integers(1, 6), st.integers(0, 99))
-def test_tasks_have_one_annotator_and_disjoint_songs(rated, support, query, seed):
+def test_draws_are_of_one_annotator_and_disjoint(rated, support, query, seed):
     corpus = corpus_of(rated)
     draw = draw_tasks(
         jax.random.key(seed), corpus.tables, meta_batch=3, support=support, query=query
@@ -73,7 +73,7 @@ def test_tasks_have_one_annotator_and_disjoint_songs(rated, support, query, seed
             assert len(set(then.tolist())) == query
 
 
-def test_a_draw_depends_only_on_its_key():
+def test_a_draw_depends_on_its_key_alone():
     tables = corpus_of({"a": [0, 1, 2], "b": [1, 2, 3, 4], "c": [0, 5, 6]}).tables
     draw = jax.jit(lambda key: draw_tasks(key, tables, meta_batch=2, support=1, query=2))
     first, again, other = (draw(jax.random.key(seed)) for seed in (3, 3, 4))
@@ -81,7 +81,7 @@ def test_a_draw_depends_only_on_its_key():
     assert any(not np.array_equal(x, y) for x, y in zip(first, other, strict=True))
 
 
-def test_every_annotator_and_rating_is_drawn():
+def test_every_annotator_and_song_is_drawn_in_time():
     corpus = corpus_of({"a": [0, 1, 2], "b": [1, 2, 3, 4], "c": [0, 5, 6]})
     keys = jax.random.split(jax.random.key(0), 200)
     draws = jax.vmap(lambda key: draw_tasks(key, corpus.tables, meta_batch=2, support=1, query=2))(
@@ -92,7 +92,7 @@ def test_every_annotator_and_rating_is_drawn():
         assert set(np.asarray(ratings).ravel().tolist()) == set(range(10))
 
 
-def test_a_batch_has_the_annotators_clips_and_curves():
+def test_a_batch_is_the_annotators_clips():
     corpus = corpus_of({"a": [2, 5], "b": [5, 7]})
     rating = int(corpus.tables.ratings_of[1, 0])
     batch = corpus.tables.batch(np.array([rating]), {})
@@ -102,7 +102,7 @@ def test_a_batch_has_the_annotators_clips_and_curves():
 
 @settings(max_examples=25)
 @given(RATED, st.integers(1, 2), st.integers(1, 4), st.integers(0, 9))
-def test_episodes_are_disjoint_matched_and_reproducible(rated, support, query, seed):
+def test_episodes_are_sound(rated, support, query, seed):
     corpus = corpus_of(rated)
     episodes = fixed_episodes(corpus, support=support, episodes=3, query=query, seed=seed)
     owner, song = np.asarray(corpus.tables.annotator_of), np.asarray(corpus.tables.song_of)
@@ -112,7 +112,7 @@ def test_episodes_are_disjoint_matched_and_reproducible(rated, support, query, s
         assert (owner[first] == annotator).all() and (owner[then] == annotator).all()
         assert not set(first.tolist()) & set(then.tolist())
         assert len(set(then[tested].tolist())) == tested.sum() >= 1
-        assert not set(first.tolist()) & taken, "two episodes share support ratings"
+        assert not set(first.tolist()) & taken, "supports of one annotator overlap"
         taken |= set(first.tolist())
         assert (owner[control] != annotator).all()
         if same:
@@ -122,16 +122,16 @@ def test_episodes_are_disjoint_matched_and_reproducible(rated, support, query, s
     jax.tree.map(np.testing.assert_array_equal, episodes, again)
 
 
-def test_annotators_of_two_songs_are_tested_in_both_directions():
+def test_raters_of_two_songs_are_tested_both_ways():
     corpus = corpus_of({"a": [0, 1], "b": [1, 2], "c": [0, 2]}, min_songs=2)
     episodes = fixed_episodes(corpus, support=1, episodes=2, query=1, seed=0)
     assert len(episodes.annotator) == 6 and episodes.tested.all()
     pairs = zip(episodes.support[:, 0].tolist(), episodes.query[:, 0].tolist(), strict=True)
-    unique = set(pairs)
-    assert len(unique) == 6 and unique == {(query, support) for support, query in unique}
+    ways = set(pairs)
+    assert len(ways) == 6 and ways == {(query, support) for support, query in ways}
 
 
-def test_scaling_standardizes_embeddings_and_zeroes_constant_features():
+def test_scaling_is_of_the_training_songs_and_leaves_no_constant():
     corpus = corpus_of({"a": [0, 1], "b": [0, 1]})
     embedding = np.array(corpus.tables.embedding)
     embedding[:, 2] = 7.0
@@ -148,10 +148,10 @@ def test_annotators_with_few_songs_are_left_out_and_counted():
     assert "left out: 1 annotators with too few songs, 1 ratings" in str(corpus)
 
 
-def test_invalid_ratings_are_rejected_by_name():
+def test_bad_ratings_are_refused_by_name():
     curve = np.zeros((SEGMENTS, 2), np.float32)
-    with_nan = curve.copy()
-    with_nan[2, 1] = np.nan
+    broken = curve.copy()
+    broken[2, 1] = np.nan
     feature = SongFeatures(
         np.zeros((SEGMENTS, 3, 2), np.float32), np.zeros((1, 5), np.float32), np.zeros(1, int)
     )
@@ -161,14 +161,14 @@ def test_invalid_ratings_are_rejected_by_name():
         return build_corpus([song], [feature], segments=SEGMENTS, min_songs=1, source="here")
 
     with pytest.raises(UserError, match="song 7 by annotator a is not a finite number in row 2"):
-        build(Rating("a", with_nan))
+        build(Rating("a", broken))
     with pytest.raises(UserError, match="annotator a rated song song 7 2 times"):
         build(Rating("a", curve), Rating("a", curve))
     short = build(Rating("a", curve[:3]))
     np.testing.assert_array_equal(short.tables.valid, [[True, True, True, False]])
 
 
-def test_impossible_tasks_are_rejected():
+def test_what_cannot_be_drawn_is_refused():
     corpus = corpus_of({"a": [0, 1], "b": [0, 1, 2]})
     with pytest.raises(UserError, match="there are only 2"):
         check_tasks(corpus, meta_batch=3, support=1, source="here")

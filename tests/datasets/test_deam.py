@@ -1,4 +1,4 @@
-"""Reading of DEAM: its layout, quirks and faulty files."""
+"""DEAM's layout, quirks and faults."""
 
 import shutil
 
@@ -39,7 +39,7 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new, 1))
 
 
-def test_songs_annotators_and_metadata_are_read(deam):
+def test_songs_and_annotators(deam):
     songs, _ = deam
     assert list(songs) == ["2", "1001", "1002", "2001"]
     assert names(songs["2"]) == [EVERYONE]
@@ -55,7 +55,7 @@ def test_songs_annotators_and_metadata_are_read(deam):
     assert [parse.split_of(song) for song in songs.values()] == ["train"] * 3 + ["test"]
 
 
-def test_curves_have_the_values_of_the_files(deam):
+def test_values_come_through_in_order(deam):
     songs, _ = deam
     first, second, average = songs["1001"].ratings
     for dimension, level in enumerate((0.2, -0.2)):
@@ -66,7 +66,7 @@ def test_curves_have_the_values_of_the_files(deam):
     assert first.curve.dtype == np.float32
 
 
-def test_everything_that_is_left_out_is_counted(deam):
+def test_everything_left_out_is_counted(deam):
     _, findings = deam
     assert (findings.songs, findings.labeled_songs, findings.audio_files) == (4, 5, 5)
     assert findings.missing_audio == ("3",)
@@ -78,7 +78,7 @@ def test_everything_that_is_left_out_is_counted(deam):
         "no usable row in the other dimension": 1,
     }
     assert findings.counts["curves cut because arousal and valence differ in length"] == 1
-    # 44.7 s includes the start of the 60th half second, 40.1 s only that of the 51st.
+    # 44.7 s holds the start of the 60th half second, 40.1 s only that of the 51st.
     assert findings.counts["audio files that end before the last rated half second does"] == 2
     assert findings.counts["values left out that lie up to 1 s past the audio"] == 1
     assert findings.problem_counts() == {"audio shorter than the rated span": 1}
@@ -93,7 +93,7 @@ def test_ratings_end_with_the_audio(deam):
     assert "27 values of 3 ratings" in problem.what
 
 
-def test_findings_round_trip_and_list_everything(deam, tmp_path):
+def test_findings_survive_saving_and_tell_all(deam, tmp_path):
     _, findings = deam
     findings.save(tmp_path)
     assert report.load(tmp_path) == findings
@@ -105,7 +105,7 @@ def test_findings_round_trip_and_list_everything(deam, tmp_path):
         report.load(tmp_path)
 
 
-def test_a_folder_one_level_deeper_is_found(root, deam):
+def test_unzipped_one_level_deeper(root, deam):
     songs, findings = parse.read(root.parent)
     assert [song.song_id for song in songs] == list(deam[0])
     assert songs[0].audio == "deam/DEAM_audio/MEMD_audio/2.mp3"
@@ -113,13 +113,13 @@ def test_a_folder_one_level_deeper_is_found(root, deam):
     assert findings.ratings == deam[1].ratings
 
 
-def test_two_copies_are_rejected(root):
+def test_two_copies_are_refused(root):
     shutil.copytree(root, root.parent / "copy")
     with pytest.raises(UserError, match="twice"):
         parse.read(root.parent)
 
 
-def test_songs_without_audio_are_read_only_on_request(root):
+def test_songs_without_audio_only_when_asked(root):
     songs, findings = parse.read(root, ReadOptions(require_audio=False))
     assert {song.song_id: (song.audio, song.duration_s) for song in songs}["3"] == ("", 45.0)
     assert findings.songs == 5 and findings.missing_audio == ("3",)
@@ -137,41 +137,41 @@ def test_songs_without_audio_are_read_only_on_request(root):
         (1002, "w3,0.5", "w3,0.5,0.5", "more cells than columns", "1002.csv, row 3"),
     ],
 )
-def test_an_invalid_row_is_named_and_the_rest_is_read(root, song_id, old, new, kind, place):
+def test_a_bad_row_is_named_and_the_rest_is_read(root, song_id, old, new, kind, place):
     edit(data_folders.deam_file(root, "arousal", song_id), old, new)
     songs, findings = parse.read(root)
-    problems = [problem for problem in findings.problems if problem.kind == kind]
-    assert len(problems) == 1
-    assert problems[0].where.endswith(place)
+    found = [problem for problem in findings.problems if problem.kind == kind]
+    assert len(found) == 1
+    assert found[0].where.endswith(place)
     assert len(songs) == 4
     with pytest.raises(UserError, match="strict"):
         parse.read(root, ReadOptions(strict=True))
 
 
-def test_a_gap_between_values_drops_the_rating(root):
+def test_a_hole_drops_the_rating(root):
     edit(data_folders.deam_file(root, "valence", 1002), "w3,0.5,0.5", "w3,0.5,")
     songs, findings = parse.read(root)
     assert names(songs[2]) == ["w1", EVERYONE]
     assert findings.dropped()["a hole between values"] == 1
 
 
-def test_two_files_for_one_song_are_reported(root):
+def test_two_files_for_one_song(root):
     data_folders.audio(root / "DEAM_audio" / "MEMD_audio" / "0002.wav", 45)
     songs, findings = parse.read(root)
     assert findings.problem_counts()["two files for one song"] == 1
-    problem = next(problem for problem in findings.problems if "two files" in problem.kind)
-    assert problem.where.endswith("2.mp3") and "0002.wav" in problem.what
+    told = next(problem for problem in findings.problems if "two files" in problem.kind)
+    assert told.where.endswith("2.mp3") and "0002.wav" in told.what
     assert songs[0].audio.endswith("0002.wav")
 
 
-def test_audio_of_unknown_length_is_kept_and_counted(root):
+def test_audio_that_cannot_be_measured_is_left_to_the_decoder(root):
     (root / "DEAM_audio" / "MEMD_audio" / "2.mp3").write_bytes(b"")
     songs, findings = parse.read(root)
     assert (songs[0].song_id, songs[0].duration_s) == ("2", 45.0)
     assert findings.counts["audio files whose length cannot be read from their header"] == 1
 
 
-def test_averages_or_individual_ratings_suffice(root):
+def test_averages_alone_and_raters_alone(root):
     (root / "DEAM_Annotations/annotations/annotations per each rater").rename(root / "away")
     songs, findings = parse.read(root)
     assert findings.annotators == 0 and all(names(song) == [EVERYONE] for song in songs)
@@ -181,7 +181,7 @@ def test_averages_or_individual_ratings_suffice(root):
     assert findings.aggregates == 0 and [song.song_id for song in songs] == ["1001", "1002", "2001"]
 
 
-def test_wrong_roots_are_rejected(root, tmp_path):
+def test_wrong_roots(root, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         parse.read(tmp_path / "nowhere")
     with pytest.raises(UserError, match="is a file"):
@@ -192,7 +192,7 @@ def test_wrong_roots_are_rejected(root, tmp_path):
         parse.read(empty)
 
 
-def test_missing_columns_and_files_are_rejected(root):
+def test_missing_columns_and_files(root):
     path = data_folders.deam_file(root, "arousal")
     edit(path, "song_id", "song")
     with pytest.raises(UserError, match=r"arousal\.csv has no column song_id; its columns are"):
@@ -206,14 +206,14 @@ def test_missing_columns_and_files_are_rejected(root):
         parse.read(root)
 
 
-def test_labels_without_any_audio_are_rejected(root):
+def test_no_overlap_of_audio_and_labels(root):
     (root / "DEAM_audio").rename(root / "elsewhere")
     (root / "elsewhere" / "MEMD_audio").rename(root / "elsewhere" / "music")
     with pytest.raises(UserError, match="5 songs have ratings, 0 audio files"):
         parse.read(root)
 
 
-def test_strict_reading_rejects_missing_audio(root):
+def test_a_strict_reading_counts_missing_audio(root):
     clips = root / "DEAM_audio" / "MEMD_audio"
     data_folders.audio(clips / "1002.mp3", 45)
     with pytest.raises(UserError, match="1 of 5 songs with ratings have no audio file"):

@@ -1,4 +1,4 @@
-"""Every data set round-trips from its folder through TFDS."""
+"""Every data set makes the trip from its folder through TFDS and back."""
 
 import dataclasses
 import shutil
@@ -42,7 +42,7 @@ def prepared(request, tmp_path_factory):
     return request.param, root, data_dir, catalog.build(request.param, root, data_dir)
 
 
-def test_builders_have_features_splits_and_unique_keys(prepared):
+def test_features_splits_and_keys(prepared):
     name, _, _, builder = prepared
     assert (builder.name, str(builder.version)) == (name, "1.0.0")
     assert builder.info.features.to_json() == schema.features().to_json()
@@ -53,7 +53,7 @@ def test_builders_have_features_splits_and_unique_keys(prepared):
     assert len({song.song_id for song in songs}) == len(songs) == sum(sizes.values())
 
 
-def test_songs_round_trip_through_tfds(prepared):
+def test_songs_come_back_as_they_were_read(prepared):
     name, root, _, builder = prepared
     read, findings = type(builder).read(root, catalog.options_of(name))
     again = folder_builder.songs_of(builder)
@@ -76,14 +76,14 @@ def test_preparing_twice_reads_once(prepared, monkeypatch):
     assert len(again.as_data_source(split="all")) == builder.info.splits.total_num_examples
 
 
-def test_roots_options_and_contents_have_separate_folders(tmp_path):
+def test_another_root_other_options_and_another_state_lie_apart(tmp_path):
     root = data_folders.pmemo(tmp_path / "one")
     copy = shutil.copytree(root, tmp_path / "two" / "one")
     options = catalog.options_of("pmemo")
     other = catalog.options_of("pmemo", require_audio=False)
 
-    def name(folder, read_options):
-        return folder_builder.config_of(folder, read_options, "PMEmo").name
+    def name(folder, chosen):
+        return folder_builder.config_of(folder, chosen, "PMEmo").name
 
     first = name(root, options)
     assert first == name(str(root), options) and first.startswith("one-")
@@ -96,7 +96,7 @@ def test_roots_options_and_contents_have_separate_folders(tmp_path):
     assert len(set(names)) == 5
 
 
-def test_a_failed_preparation_is_not_taken_for_a_finished_one(tmp_path):
+def test_a_fault_leaves_nothing_that_looks_prepared(tmp_path):
     root = data_folders.pmemo(tmp_path / "pmemo")
     path = root / "annotations" / "dynamic_annotations.csv"
     text = path.read_text()
@@ -109,13 +109,13 @@ def test_a_failed_preparation_is_not_taken_for_a_finished_one(tmp_path):
     assert folder_builder.findings_of(builder).songs == 2
 
 
-def test_preparing_into_the_data_sets_folder_is_rejected(tmp_path):
+def test_prepared_data_do_not_go_into_the_data_set(tmp_path):
     root = data_folders.pmemo(tmp_path)
     with pytest.raises(UserError, match="is inside the data set's folder"):
         catalog.build("pmemo", root, root / "prepared")
 
 
-def test_unknown_names_and_options_are_rejected():
+def test_names_and_options_that_do_not_exist():
     with pytest.raises(UserError, match="did you mean 'deam'"):
         catalog.build("daem", ".", ".")
     with pytest.raises(UserError, match=r"no option 'strickt' \(did you mean 'strict'\?\)"):

@@ -1,4 +1,4 @@
-"""Reading of MERP's Parquet files."""
+"""MERP's Parquet files."""
 
 import sys
 
@@ -18,7 +18,7 @@ from tests import data_folders
 
 
 def rows():
-    """Returns (song, rater, valence, arousal) rows; curves of unequal length at 10 Hz."""
+    """Song, rater, valence, arousal; arrays of unequal length at ten a second."""
     ramp = np.linspace(-0.5, 0.5, 57)
     return [
         ("00_35", "r1", ramp, -ramp),
@@ -41,7 +41,7 @@ def write(root, entries, rater="rater_id", kind="filtered", rename=None):
     return root
 
 
-def test_curves_at_10_hz_are_averaged_to_2_hz(tmp_path):
+def test_ten_a_second_become_two(tmp_path):
     songs, findings = parse.read(write(tmp_path, rows()))
     assert [song.song_id for song in songs] == ["00_35", "deam_115"]
     song = songs[0]
@@ -67,7 +67,7 @@ def test_the_rater_column_is_found_by_name(tmp_path, name):
     assert parse.read(write(tmp_path, rows(), name))[1].annotators == 2
 
 
-def test_an_unusual_rater_column_must_be_given(tmp_path):
+def test_another_rater_column_must_be_told(tmp_path):
     write(tmp_path, rows(), "who")
     with pytest.raises(UserError, match=r"columns are: song_id, who, .*rater_column"):
         parse.read(tmp_path)
@@ -83,7 +83,7 @@ def test_a_missing_column_is_named(tmp_path, column):
         parse.read(tmp_path)
 
 
-def test_raw_annotations_are_mapped_from_their_scale(tmp_path):
+def test_raw_annotations_on_another_scale(tmp_path):
     raw = [(song, rater, 50 + 50 * v, 50 + 50 * a) for song, rater, v, a in rows()]
     write(tmp_path, raw, kind="raw")
     with pytest.raises(UserError, match=r"annotations_filtered.parquet"):
@@ -95,13 +95,13 @@ def test_raw_annotations_are_mapped_from_their_scale(tmp_path):
         parse.read(tmp_path, MerpOptions(annotations="raw"))
 
 
-def test_invalid_rows_are_named(tmp_path):
-    corrupted = rows()
-    corrupted[0] = ("00_35", None, *corrupted[0][2:])
-    corrupted[1] = ("00_35", "r2", None, corrupted[1][3])
-    corrupted[2] = ("00_35", "r1", np.r_[corrupted[2][2][:9], 1.5], corrupted[2][3])
-    corrupted[4] = ("00_35", "r3", np.r_[0.1, np.nan, 0.1, [0.1] * 9], corrupted[4][3])
-    songs, findings = parse.read(write(tmp_path, corrupted))
+def test_bad_rows_are_named(tmp_path):
+    spoilt = rows()
+    spoilt[0] = ("00_35", None, *spoilt[0][2:])
+    spoilt[1] = ("00_35", "r2", None, spoilt[1][3])
+    spoilt[2] = ("00_35", "r1", np.r_[spoilt[2][2][:9], 1.5], spoilt[2][3])
+    spoilt[4] = ("00_35", "r3", np.r_[0.1, np.nan, 0.1, [0.1] * 9], spoilt[4][3])
+    songs, findings = parse.read(write(tmp_path, spoilt))
     assert [song.song_id for song in songs] == ["deam_115"]
     assert [problem.where for problem in findings.problems] == [
         "annotations_filtered.parquet, row 1",
@@ -113,7 +113,7 @@ def test_invalid_rows_are_named(tmp_path):
         parse.read(tmp_path, MerpOptions(strict=True))
 
 
-def test_other_files_and_invalid_options_are_rejected(tmp_path):
+def test_not_parquet_and_bad_options(tmp_path):
     (tmp_path / "annotations_filtered.parquet").write_text("song_id,rater\n")
     with pytest.raises(UserError, match="cannot be read as a Parquet file"):
         parse.read(tmp_path)
@@ -123,15 +123,15 @@ def test_other_files_and_invalid_options_are_rejected(tmp_path):
         MerpOptions(low=1, high=0)
 
 
-def test_without_pyarrow_the_error_says_what_to_install(tmp_path, monkeypatch):
+def test_without_pyarrow_the_sentence_says_what_to_install(tmp_path, monkeypatch):
     write(tmp_path, rows())
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"requirements-merp\.txt"):
         parse.read(tmp_path)
 
 
-def test_the_merp_config_loads_splits_of_several_annotators(tmp_path):
-    """Twenty-four raters rate fifteen of twenty songs each."""
+def test_the_config_makes_disjoint_tasks(tmp_path):
+    """Twenty-four raters heard fifteen songs each, of twenty."""
     config = merp_pdmer.get_config()
     root = tmp_path / "merp"
     config.data.root, config.data.prepared = str(root), str(tmp_path / "prepared")

@@ -1,4 +1,4 @@
-"""Reading of PMEmo's two layouts, with their quirks and faulty files."""
+"""PMEmo's two layouts, their quirks and faults."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new, 1))
 
 
-def test_averages_are_rescaled_and_start_at_15_s(tmp_path):
+def test_averages_are_mapped_and_placed(tmp_path):
     songs, findings = parse.read(data_folders.pmemo(tmp_path))
     assert [song.song_id for song in songs] == ["1", "4"]
     song = songs[0]
@@ -33,7 +33,7 @@ def test_averages_are_rescaled_and_start_at_15_s(tmp_path):
     assert (findings.aggregates, findings.ratings, findings.problems) == (2, 0, ())
 
 
-def test_labels_can_be_read_without_audio(tmp_path):
+def test_labels_alone_need_no_audio(tmp_path):
     root = data_folders.pmemo(tmp_path)
     (root / "chorus").rename(root / "music")
     with pytest.raises(UserError, match="3 songs have ratings, 0 audio files"):
@@ -52,7 +52,7 @@ def test_labels_can_be_read_without_audio(tmp_path):
         ("4,16.0,", "4,later,", "not a number", "row 37, column frameTime"),
     ],
 )
-def test_an_invalid_row_drops_only_its_song(tmp_path, old, new, kind, place):
+def test_a_bad_row_costs_its_song_and_no_other(tmp_path, old, new, kind, place):
     root = data_folders.pmemo(tmp_path)
     edit(root / parse.AVERAGED, old, new)
     songs, findings = parse.read(root)
@@ -64,7 +64,7 @@ def test_an_invalid_row_drops_only_its_song(tmp_path, old, new, kind, place):
         parse.read(root, PmemoOptions(strict=True))
 
 
-def test_missing_columns_and_wrong_roots_are_rejected(tmp_path):
+def test_missing_column_and_wrong_root(tmp_path):
     root = data_folders.pmemo(tmp_path)
     edit(root / parse.AVERAGED, "frameTime", "time")
     with pytest.raises(UserError, match=r"dynamic_annotations\.csv has no column frameTime"):
@@ -85,7 +85,7 @@ TIMES = [f"{15.5 + i / 2}" for i in range(22)]
         ("worker", "static", *data_folders.sample_header([], 22)),
     ],
 )
-def test_subjects_of_2018_are_read_from_all_header_forms(tmp_path, header):
+def test_subjects_of_2018(tmp_path, header):
     songs, findings = parse.read(data_folders.pmemo_2018(tmp_path, header))
     (song,) = songs
     assert [rating.annotator_id for rating in song.ratings] == ["100177", "100178", EVERYONE]
@@ -99,7 +99,7 @@ def test_subjects_of_2018_are_read_from_all_header_forms(tmp_path, header):
     np.testing.assert_allclose(everyone[20:], second[20:], atol=1e-6)
 
 
-def test_the_static_rating_is_optional(tmp_path):
+def test_subjects_may_come_without_a_static_rating(tmp_path):
     root = data_folders.pmemo_2018(tmp_path)
     for path in (root / "Annotations").rglob("*.csv"):
         edit(path, "userId,static,dynamic", "userId,dynamic")
@@ -119,13 +119,13 @@ def test_the_static_rating_is_optional(tmp_path):
         ("userId",),
     ],
 )
-def test_unknown_header_forms_are_rejected(tmp_path, header):
+def test_a_form_that_is_not_known_is_refused(tmp_path, header):
     root = data_folders.pmemo_2018(tmp_path, header)
     with pytest.raises(UserError, match=r"7-A\.csv has the columns .*an unknown form"):
         parse.read(root)
 
 
-def test_faults_of_2018_are_counted(tmp_path):
+def test_faults_of_2018(tmp_path):
     root = data_folders.pmemo_2018(tmp_path)
     arousal = root / "Annotations" / "Arousal"
     edit(arousal / "7-A.csv", "100178,0.6,", "100178,0.6,9")
@@ -144,7 +144,7 @@ def test_faults_of_2018_are_counted(tmp_path):
         parse.read(root)
 
 
-def test_two_releases_require_a_choice(tmp_path):
+def test_two_releases_ask_for_a_choice(tmp_path):
     root = data_folders.pmemo_2018(data_folders.pmemo(tmp_path) / "old").parent
     with pytest.raises(UserError, match="release=2019 or release=2018"):
         parse.read(root)

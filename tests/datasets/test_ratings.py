@@ -1,4 +1,4 @@
-"""Consensus of several annotators, and the rating filters of the release."""
+"""The mean of several annotators, and the filters of the release."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def moving(name, size=0.2, length=60):
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(0, 2**31))
-def test_consensus_is_the_mean_where_at_least_half_rate(lengths, seed):
+def test_the_consensus_is_the_mean_while_half_of_them_rate(lengths, seed):
     rng = np.random.default_rng(seed)
     people = [
         Rating(str(i), rng.uniform(-1, 1, (n, 2)).astype(np.float32)) for i, n in enumerate(lengths)
@@ -36,13 +36,13 @@ def test_consensus_is_the_mean_where_at_least_half_rate(lengths, seed):
     assert len(mean.curve) in lengths
 
 
-def test_deviation_is_the_mean_absolute_deviation():
+def test_deviation_is_the_mean_distance_from_the_mean():
     curve = np.array([[0.0, 0.1], [1.0, 0.1], [0.5, 9.0]])
     np.testing.assert_allclose(filters.deviation(curve, 2), [0.5, 0.0])
 
 
 @pytest.mark.parametrize(("size", "kept"), [(0.0099, 0), (0.0101, 1)])
-def test_ratings_flat_in_either_dimension_are_dropped(size, kept):
+def test_flat_in_either_dimension_is_dropped(size, kept):
     rating = moving("a")
     for dimension in (0, 1):
         curve = rating.curve.copy()
@@ -58,7 +58,7 @@ def test_ratings_flat_in_either_dimension_are_dropped(size, kept):
         )
 
 
-def test_flatness_is_judged_by_the_first_values_only():
+def test_only_the_first_values_count():
     curve = np.concatenate([np.zeros((60, 2)), np.ones((60, 2))]).astype(np.float32)
     songs, counts = filters.apply(
         [song("1", Rating("a", curve), moving("b"))], RatingFilter(more_songs_than=0)
@@ -67,7 +67,7 @@ def test_flatness_is_judged_by_the_first_values_only():
     assert counts == filters.FilterCounts(flat=1, rare=0, annotators=1, songs=0)
 
 
-def test_rare_annotators_are_counted_after_flat_ratings_are_dropped():
+def test_rare_annotators_are_counted_after_flat_ratings_are_gone():
     songs = [song(str(i), moving("sixteen"), moving("fifteen")) for i in range(15)]
     songs += [song("15", moving("sixteen"), moving("fifteen", size=0.0))]
     kept, counts = filters.apply(songs, RatingFilter())
@@ -75,7 +75,7 @@ def test_rare_annotators_are_counted_after_flat_ratings_are_dropped():
     assert counts == filters.FilterCounts(flat=1, rare=15, annotators=1, songs=0)
 
 
-def test_aggregates_always_pass_and_the_input_is_unchanged():
+def test_the_aggregate_always_passes_and_nothing_is_changed():
     songs = [song("1", moving(EVERYONE, size=0.0), moving("a")), song("2", moving("a"))]
     kept, counts = filters.apply(songs, RatingFilter())
     assert [s.song_id for s in kept] == ["1"]

@@ -1,4 +1,4 @@
-"""Songs round-trip through their TFDS examples."""
+"""A song survives the trip through its TFDS example."""
 
 import numpy as np
 from hypothesis import given

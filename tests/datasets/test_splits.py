@@ -1,4 +1,4 @@
-"""Splits: disjoint songs and annotators, every rating kept or counted, few lost."""
+"""Splits: songs and annotators apart, every rating kept or counted, few lost."""
 
 import collections
 import dataclasses
@@ -15,7 +15,7 @@ CURVE = np.zeros((2, 2), np.float32)
 
 
 def songs_of(rated, everyone=True):
-    """Returns songs rated by the people listed for each, and their consensus."""
+    """Songs rated by the people listed for each, and by everyone."""
     return [
         Song(
             song_id=f"{song:03d}",
@@ -39,7 +39,7 @@ def at_random(seed, songs=40, people=60, each=5):
 
 
 def neighbors(songs=40, each=10):
-    """Returns songs of raters who each rated two neighboring songs, as in VGMIDI."""
+    """A pair of neighboring songs for each of many raters, as VGMIDI's are."""
     rated = [[] for _ in range(songs)]
     for first in range(songs - 1):
         for i in range(each):
@@ -57,92 +57,92 @@ def count(songs):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_splits_are_disjoint_and_every_rating_is_kept_or_counted(seed):
-    rated_songs = at_random(seed)
-    result = split_people(rated_songs, SplitRules(seed=seed))
+def test_songs_and_annotators_are_apart_and_every_rating_is_kept_or_counted(seed):
+    given = at_random(seed)
+    found = split_people(given, SplitRules(seed=seed))
     for kind in (people_of, lambda songs: {song.song_id for song in songs}):
-        sets = [kind(result.songs[split]) for split in SPLITS]
+        sets = [kind(found.songs[split]) for split in SPLITS]
         assert all(sets) and sum(map(len, sets)) == len(set.union(*sets))
-    kept = sum(count(result.songs[split]) for split in SPLITS)
-    assert kept + sum(result.across.values()) == count(rated_songs) - len(rated_songs)
-    assert EVERYONE not in people_of(itertools.chain(*result.songs.values()))
-    sizes = {split: len(result.songs[split]) for split in SPLITS}
+    kept = sum(count(found.songs[split]) for split in SPLITS)
+    assert kept + sum(found.across.values()) == count(given) - len(given)
+    assert EVERYONE not in people_of(itertools.chain(*found.songs.values()))
+    sizes = {split: len(found.songs[split]) for split in SPLITS}
     assert sum(sizes.values()) == 40 and 2 <= sizes["validation"] <= 4 <= sizes["test"] <= 8
     for split in ("validation", "test"):
-        each = collections.Counter(r.annotator_id for s in result.songs[split] for r in s.ratings)
+        each = collections.Counter(r.annotator_id for s in found.songs[split] for r in s.ratings)
         assert min(each.values()) >= 2
 
 
-def test_a_split_depends_only_on_its_seed():
+def test_a_split_is_a_function_of_its_seed():
     first, again, other = (split_people(at_random(0), SplitRules(seed=s)) for s in (3, 3, 4))
-    names = [[song.song_id for song in result.songs["test"]] for result in (first, again, other)]
+    names = [[song.song_id for song in found.songs["test"]] for found in (first, again, other)]
     assert names[0] == names[1] != names[2]
     assert str(first) == str(again)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_chains_of_neighboring_pairs_lose_few_ratings(seed):
-    """Contiguous groups cut at most four of a chain's 39 links; a random split cuts half."""
-    result = split_people(neighbors(), SplitRules(seed=seed))
-    pairs = sum(count(result.songs[split]) for split in SPLITS) // 2
+def test_pairs_that_form_a_chain_are_hardly_cut(seed):
+    """Two groups of neighbors cut at most four of a chain's 39 links, songs at random half."""
+    found = split_people(neighbors(), SplitRules(seed=seed))
+    pairs = sum(count(found.songs[split]) for split in SPLITS) // 2
     lost = 39 * 10 - pairs
     assert lost <= 4 * 10
-    assert len(result.songs["test"]) == 8 and len(people_of(result.songs["test"])) >= 60
+    assert len(found.songs["test"]) == 8 and len(people_of(found.songs["test"])) >= 60
 
 
-def test_official_test_songs_stay_complete_and_their_raters_leave_training():
-    rated_songs = at_random(1)
+def test_the_makers_test_songs_stay_whole_and_their_raters_leave_training():
+    given = at_random(1)
 
     def released(song):
         return "test" if int(song.song_id) >= 36 else "train"
 
-    result = split_people(rated_songs, SplitRules(), released)
-    expected = [song for song in rated_songs if released(song) == "test"]
-    assert [song.song_id for song in result.songs["test"]] == [song.song_id for song in expected]
-    assert people_of(result.songs["test"]) == people_of(expected) - {EVERYONE}
-    assert count(result.songs["test"]) == count(expected) - len(expected)
-    assert not people_of(result.songs["test"]) & people_of(result.songs["train"])
-    assert set(result.across) <= {
+    found = split_people(given, SplitRules(), released)
+    expected = [song for song in given if released(song) == "test"]
+    assert [song.song_id for song in found.songs["test"]] == [song.song_id for song in expected]
+    assert people_of(found.songs["test"]) == people_of(expected) - {EVERYONE}
+    assert count(found.songs["test"]) == count(expected) - len(expected)
+    assert not people_of(found.songs["test"]) & people_of(found.songs["train"])
+    assert set(found.across) <= {
         (who, what) for who in SPLITS for what in SPLITS if who != what and what != "test"
     }
-    assert result.across["test", "train"] > 0
-    assert "ratings by test annotators of train songs left out" in str(result)
+    assert found.across["test", "train"] > 0
+    assert "ratings by test annotators of train songs left out" in str(found)
 
 
-def test_a_complete_official_split_is_kept():
-    rated_songs = songs_of([["a"], ["a"], ["b"], ["c"]])
+def test_a_full_split_by_the_makers_is_kept():
+    given = songs_of([["a"], ["a"], ["b"], ["c"]])
     names = dict(
         zip(["000", "001", "002", "003"], ["train", "train", "validation", "test"], strict=True)
     )
-    result = split_people(rated_songs, SplitRules(), lambda song: names[song.song_id])
-    assert {split: people_of(songs) for split, songs in result.songs.items()} == {
+    found = split_people(given, SplitRules(), lambda song: names[song.song_id])
+    assert {split: people_of(songs) for split, songs in found.songs.items()} == {
         "train": {"a"},
         "validation": {"b"},
         "test": {"c"},
     }
-    assert not result.across and not result.notes
+    assert not found.across and not found.notes
 
 
-def test_without_official_test_songs_the_split_is_random_with_a_notice():
-    result = split_songs(at_random(0, songs=10), SplitRules(), lambda song: "train")
-    assert [len(result.songs[split]) for split in SPLITS] == [7, 1, 2]
-    assert "no test songs of these 10 songs" in str(result)
+def test_songs_without_the_makers_test_songs_are_split_at_random_and_it_is_said():
+    found = split_songs(at_random(0, songs=10), SplitRules(), lambda song: "train")
+    assert [len(found.songs[split]) for split in SPLITS] == [7, 1, 2]
+    assert "no test songs of these 10 songs" in str(found)
 
 
-def test_consensus_labels_are_split_by_song_only():
-    rated_songs = at_random(0)
-    rated_songs[3] = dataclasses.replace(rated_songs[3], ratings=rated_songs[3].ratings[:-1])
-    result = split_songs(rated_songs, SplitRules(seed=1))
-    assert people_of(itertools.chain(*result.songs.values())) == {EVERYONE}
-    assert sum(len(songs) for songs in result.songs.values()) == 39
-    assert not result.across
-    for split in ("validation", "test"):
-        assert {s.song_id for s in result.songs[split]} != {
-            s.song_id for s in split_songs(rated_songs, SplitRules(seed=2)).songs[split]
+def test_labels_of_everyone_split_by_song_alone():
+    given = at_random(0)
+    given[3] = dataclasses.replace(given[3], ratings=given[3].ratings[:-1])
+    found = split_songs(given, SplitRules(seed=1))
+    assert people_of(itertools.chain(*found.songs.values())) == {EVERYONE}
+    assert sum(len(songs) for songs in found.songs.values()) == 39
+    assert not found.across
+    for rule in ("validation", "test"):
+        assert {s.song_id for s in found.songs[rule]} != {
+            s.song_id for s in split_songs(given, SplitRules(seed=2)).songs[rule]
         }
 
 
-def test_too_few_songs_and_invalid_fractions_are_rejected():
+def test_too_few_songs_and_bad_parts_are_refused():
     with pytest.raises(UserError, match="2 songs have annotators' ratings"):
         split_people(songs_of([["a"], ["b"], []]), SplitRules())
     with pytest.raises(UserError, match="2 songs have averaged ratings"):

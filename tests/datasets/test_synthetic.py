@@ -1,4 +1,4 @@
-"""Simulated songs and listeners: audio conveys the cues, and listeners resemble real ones."""
+"""Simulated songs and listeners: the sound tells the cues, and the listeners are like people."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ def constant_cues(duration_s=12.0, **levels):
     return cues
 
 
-# ---- audio -----------------------------------------------------------------------------------
+# ---- the sound -------------------------------------------------------------------------------
 
 
 def play(**levels):
@@ -44,13 +44,13 @@ def spectrum(sound):
     return np.abs(np.fft.rfft(sound)) ** 2, np.fft.rfftfreq(len(sound), 1 / 16_000)
 
 
-def test_loudness_is_five_decibels_per_standard_deviation():
+def test_loudness_is_five_decibels_a_standard_deviation():
     quiet, loud = (np.sqrt(np.mean(play(loudness=z) ** 2)) for z in (-1, 1))
     assert 20 * np.log10(loud / quiet) == pytest.approx(10, abs=0.5)
 
 
 @pytest.mark.parametrize("cue", ["brightness", "register"])
-def test_brightness_and_register_raise_the_spectral_centroid(cue):
+def test_bright_and_high_music_has_its_energy_higher(cue):
     def centroid(z):
         power, frequency = spectrum(play(**{cue: z}))
         tonal = frequency > 150  # above the drum's thump
@@ -60,7 +60,7 @@ def test_brightness_and_register_raise_the_spectral_centroid(cue):
     assert centroid(0) > 1.1 * centroid(-1.5)
 
 
-def test_mode_selects_the_major_or_minor_third():
+def test_mode_decides_which_third_sounds():
     def third(z, hertz):
         power, frequency = spectrum(play(mode=z))
         return np.sum(power[np.abs(frequency - hertz) < 4])
@@ -70,7 +70,7 @@ def test_mode_selects_the_major_or_minor_third():
     assert third(-2, e_flat) > 5 * third(-2, e)
 
 
-def test_tempo_sets_the_interval_between_drum_beats():
+def test_tempo_sets_the_distance_of_the_drums():
     cues = constant_cues(tempo=1.0, density=-2.0)
     sound = music.render(np.random.default_rng(0), cues, 12.0, 16_000)
     power = np.square(sound[: 16_000 * 12].astype(float)).reshape(-1, 160).mean(-1)  # 10 ms frames
@@ -94,7 +94,7 @@ def test_density_adds_onsets():
     st.lists(st.floats(-3.5, 3.5), min_size=6, max_size=6),
 )
 @settings(max_examples=20)
-def test_any_cues_can_be_rendered(duration_s, sample_rate, levels):
+def test_any_cues_can_be_played(duration_s, sample_rate, levels):
     cues = constant_cues(duration_s, **dict(zip(music.CUES, levels, strict=True)))
     sound = music.render(np.random.default_rng(0), cues, duration_s, sample_rate)
     assert sound.dtype == np.int16 and sound.shape == (round(duration_s * sample_rate),)
@@ -102,7 +102,7 @@ def test_any_cues_can_be_rendered(duration_s, sample_rate, levels):
 
 
 def segment_statistics(song, mels=64, hz=50):
-    """Returns [60, F] statistics of log-mel and onset strength, over the last 4 s and the song."""
+    """[60, F]: means and deviations of log-mel and onset strength, of the last 4 s and the song."""
     rate = song.sample_rate
     power = librosa.feature.melspectrogram(
         y=song.waveform.astype(np.float32) / 32_768,
@@ -125,8 +125,8 @@ def segment_statistics(song, mels=64, hz=50):
     return np.concatenate([recent, np.broadcast_to(rows.mean(0), rows.shape)], axis=1)
 
 
-def test_audio_predicts_the_population_curve():
-    """Ridge regression trained on 60 songs and tested on 20; R² is relative to the mean."""
+def test_the_sound_tells_the_population_curve():
+    """Ridge regression, 60 songs to learn from and 20 to predict: R² against the mean curve."""
     config = synthetic.SyntheticSettings(
         train_songs=60, test_songs=20, train_annotators=1, test_annotators=1
     )
@@ -148,13 +148,13 @@ def test_audio_predicts_the_population_curve():
     moves, moved = (a - a.mean(1, keepdims=True) for a in (predicted, y))
     within = (moves * moved).sum(1) / np.sqrt((moves**2).sum(1) * (moved**2).sum(1))
     print(
-        f"\nfrom audio, held-out songs: R² {r2.round(2)}, r within a song {within.mean(0).round(2)}"
+        f"\nfrom sound, held-out songs: R² {r2.round(2)}, r within a song {within.mean(0).round(2)}"
     )
     assert (r2 > [0.85, 0.6]).all()
     assert (within.mean(0) > [0.6, 0.25]).all()
 
 
-# ---- listeners -------------------------------------------------------------------------------
+# ---- the listeners ---------------------------------------------------------------------------
 
 SPREAD = listeners.ListenerSpread()
 AVERAGE = listeners.average_listener(SPREAD)
@@ -162,40 +162,40 @@ pairs = st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(np.array)
 
 
 @given(pairs, pairs, st.floats(-2, 2), st.sampled_from(music.CUES))
-def test_constant_music_is_perceived_without_delay(offset, gain, level, cue):
-    """Constant cues z give p = tanh(offset + gain wᵀz) for any lag and inertia."""
+def test_steady_music_is_perceived_at_once(offset, gain, level, cue):
+    """Constant cues z: p = tanh(offset + gain wᵀz), whatever lag and inertia."""
     listener = dataclasses.replace(AVERAGE, offset=offset, gain=gain)
     perceived = listeners.perceive(listener, constant_cues(**{cue: level}), 2.0, 9)
-    response = np.array(listeners.AVERAGE_WEIGHTS[cue]) * level
-    expected = np.broadcast_to(np.tanh(offset + gain * response), (9, 2))
+    heard = np.array(listeners.AVERAGE_WEIGHTS[cue]) * level
+    expected = np.broadcast_to(np.tanh(offset + gain * heard), (9, 2))
     np.testing.assert_allclose(perceived, expected, atol=1e-6)
 
 
-def test_the_step_response_has_the_lag_and_inertia():
-    """y(t) = step (1 - exp(-(t - lag) / inertia)); the cue rises within half a second."""
+def test_a_step_arrives_after_the_lag_and_settles_with_the_inertia():
+    """y(t) = step (1 - exp(-(t - lag) / inertia)); the cue takes half a second to step."""
     cues = constant_cues(20.0)
     cues[11:, 0] = 1.0  # linear from 5.0 s to 5.5 s
     listener = dataclasses.replace(AVERAGE, lag_s=2.0, inertia_s=1.5)
-    response = np.arctanh(listeners.perceive(listener, cues, 0.0, 40).astype(float))
-    response /= listeners.AVERAGE_WEIGHTS["tempo"]
+    heard = np.arctanh(listeners.perceive(listener, cues, 0.0, 40).astype(float))
+    heard /= listeners.AVERAGE_WEIGHTS["tempo"]
     times = np.arange(40) / 2
-    assert np.abs(response[times <= 7.0]).max() < 1e-9
+    assert np.abs(heard[times <= 7.0]).max() < 1e-9
     later = times >= 8
     # The mean of 1 - exp(-(t - 7 - u) / 1.5) over u in [0, 0.5]; 0.1 s is the integration's step.
     ramp = 1 - np.exp(-(times - 7) / 1.5) * 1.5 / 0.5 * (np.exp(0.5 / 1.5) - 1)
-    np.testing.assert_allclose(response[later], np.stack([ramp, ramp], -1)[later], atol=0.03)
+    np.testing.assert_allclose(heard[later], np.stack([ramp, ramp], -1)[later], atol=0.03)
 
 
-def test_half_a_second_of_lag_shifts_the_curve_by_one_rating():
+def test_half_a_second_more_lag_is_one_rating_later():
     cues = music.cue_trajectories(np.random.default_rng(0), 60)
     early, late = (
         listeners.perceive(dataclasses.replace(AVERAGE, lag_s=lag), cues, 6.0, 40)
         for lag in (1.0, 1.5)
     )
-    np.testing.assert_allclose(late[1:], early[:-1], atol=2e-4)  # the initial state is 6 s back
+    np.testing.assert_allclose(late[1:], early[:-1], atol=2e-4)  # what came before is 6 s away
 
 
-def test_a_rating_without_noise_is_the_perceived_curve():
+def test_a_rating_without_noise_is_what_was_perceived():
     silent = dataclasses.replace(SPREAD, level_error_sd=(0.0, 0.0), drift_sd=(0.0, 0.0))
     perceived = np.random.default_rng(0).uniform(-1, 1, (30, 2)).astype(np.float32)
     rating = listeners.rate(np.random.default_rng(1), AVERAGE, perceived, silent)
@@ -223,13 +223,12 @@ def test_the_average_listener_is_the_mean_of_listeners():
         np.testing.assert_allclose(mean, getattr(AVERAGE, name), atol=tolerance)
 
 
-# ---- comparison with real listeners ----------------------------------------------------------
+# ---- beside real people ----------------------------------------------------------------------
 
 # name: (real arousal, real valence, source, lowest, highest allowed for the simulation).
-# "30 s" means windows of half a minute, the length of the simulated ratings. Schubert (2013) gives
-# a test-retest distance of 8 % of the scale, taken here as a mean absolute difference, and a
-# standard deviation over raters of 12.2 %: Gaussian noise then has the share
-# (0.08² π / 2) / 2 / 0.122² = 0.34 of the variance.
+# "30 s": in windows of half a minute, the length of the simulated ratings. Schubert (2013) gives a
+# retest's distance, 8 % of the scale, read here as a mean absolute difference, and the raters' sd,
+# 12.2 %: Gaussian noise then has the share (0.08² π / 2) / 2 / 0.122² = 0.34 of the variance.
 REAL = {
     "averaged label, sd between songs": (0.27, 0.21, "DEAM", (0.22, 0.17), (0.32, 0.26)),
     "averaged label, sd within 60 ratings": (
@@ -294,7 +293,7 @@ REAL = {
 
 @pytest.fixture(scope="module")
 def simulated():
-    """Returns the statistics of `REAL` for 60 annotators who all rate the same 96 songs."""
+    """All of 60 annotators rate all of 96 songs: the same statistics as `REAL`."""
     config = synthetic.SyntheticSettings(test_songs=96, test_annotators=60)
     people = [listener for _, listener in simulation.draw_annotators(config, "test")]
     ratings = np.empty((96, 60, 60, 2))  # song, annotator, time, dimension
@@ -305,12 +304,11 @@ def simulated():
             curve = listeners.perceive(listener, cues, config.ratings_start_s, 60)
             perceived[i, j] = curve
             ratings[i, j] = listeners.rate(np.random.default_rng([i, j]), listener, curve, SPREAD)
-    # Ten raters per song, as in DEAM.
-    raters = np.argsort(np.random.default_rng(0).random((96, 60)))[:, :10]
-    averaged = np.take_along_axis(ratings, raters[..., None, None], axis=1).mean(1)
+    who = np.argsort(np.random.default_rng(0).random((96, 60)))[:, :10]  # ten a song, as in DEAM
+    averaged = np.take_along_axis(ratings, who[..., None, None], axis=1).mean(1)
     others = (ratings.sum(1, keepdims=True) - ratings) / 59
     centered = [a - a.mean(2, keepdims=True) for a in (ratings, others)]
-    moving = ratings.std(2) > 1e-3  # a curve that stays at an end of the scale has no correlation
+    moving = ratings.std(2) > 1e-3  # a rating at the end of the scale throughout agrees with nobody
     assert moving.mean() > 0.999
     agreement = (centered[0] * centered[1]).mean(2) / (ratings.std(2) * others.std(2) + 1e-9)
     still = averaged - averaged.mean(1, keepdims=True)
@@ -330,16 +328,13 @@ def simulated():
 
 
 def song_to_song(value):
-    """Returns the correlation over annotators of value [song, annotator, 2], averaged over pairs.
-
-    The pairs are those of different songs.
-    """
+    """Mean over pairs of songs of the correlation over annotators; value [song, annotator, 2]."""
     pair = np.triu_indices(len(value), 1)
     return np.array([np.corrcoef(value[..., d])[pair].mean() for d in range(2)])
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_simulated_listeners_resemble_real_ones(simulated, name):
+def test_simulated_listeners_are_like_real_ones(simulated, name):
     arousal, valence, source, low, high = REAL[name]
     print(
         f"\n{name}: simulated {simulated[name].round(3)}, real {arousal} {valence} ({source})",
@@ -348,7 +343,7 @@ def test_simulated_listeners_resemble_real_ones(simulated, name):
     assert (simulated[name] >= low).all() and (simulated[name] <= high).all()
 
 
-# ---- data set --------------------------------------------------------------------------------
+# ---- the data set ----------------------------------------------------------------------------
 
 
 def same(left: schema.Song, right: schema.Song) -> bool:
@@ -361,10 +356,10 @@ def same(left: schema.Song, right: schema.Song) -> bool:
     )
 
 
-def test_prepared_songs_equal_the_simulated_ones_bit_for_bit(tmp_path, capfd):
+def test_prepared_songs_are_the_drawn_ones_bit_for_bit(tmp_path, capfd):
     config = synthetic.builder_config("tiny", **TINY)
     builder = synthetic.build(tmp_path, config)
-    assert "it/s" not in capfd.readouterr().err, "progress bars outside a terminal"
+    assert "it/s" not in capfd.readouterr().err, "progress bars where nobody looks"
     for split in ("train", "validation", "test"):
         stored = {s.song_id: s for s in map(schema.decode, builder.as_data_source(split=split))}
         drawn = list(simulation.songs(config.settings, split))
@@ -396,7 +391,7 @@ def test_another_seed_or_split_gives_other_songs():
         assert np.abs(first.population - song.population).max() > 0.01
 
 
-def test_splits_are_disjoint_and_every_annotator_rates_the_minimum():
+def test_splits_share_no_song_and_no_annotator_and_everyone_rates_enough():
     config = synthetic.SyntheticSettings(**TINY)
     songs, people = {}, {}
     for split in ("train", "validation", "test"):
@@ -407,7 +402,7 @@ def test_splits_are_disjoint_and_every_annotator_rates_the_minimum():
         assert min(names.count(name) for name in people[split]) >= TINY["minimum_songs"]
         assert len(people[split]) == TINY[f"{split}_annotators"]
         for song in drawn:
-            assert song.population.shape == (8, 2)  # 2 s to 6 s, two per second
+            assert song.population.shape == (8, 2)  # 2 s to 6 s, two a second
             for rating in song.ratings:
                 assert rating.curve.shape == rating.noise_free.shape == (8, 2)
                 assert np.abs(rating.curve).max() <= 1
@@ -419,7 +414,7 @@ def test_a_few_annotators_rate_much_more_than_most():
     rated = simulation.draw_assignment(synthetic.SyntheticSettings(), "train")
     counts = np.sort(rated.sum(1))
     assert counts[0] == 5 and counts[-1] > 5 * np.median(counts)
-    assert 8 <= rated.sum(0).mean() <= 16  # ratings per song; DEAM has about 10
+    assert 8 <= rated.sum(0).mean() <= 16  # ratings a song; DEAM has about 10
     assert rated.sum(0).min() >= 1
 
 
@@ -450,6 +445,6 @@ def test_different_settings_never_share_a_folder(field):
         ({"duration_s": 2.0}, "duration_s = 2.0"),
     ],
 )
-def test_invalid_settings_are_rejected(fields, sentence):
+def test_settings_that_cannot_be_are_refused(fields, sentence):
     with pytest.raises(UserError, match=sentence):
         synthetic.builder_config(**fields)

@@ -1,4 +1,4 @@
-"""Reading of VGMIDI: its annotations, the identification of raters, and rendering of MIDI."""
+"""VGMIDI's annotations, its raters, and rendering."""
 
 import builtins
 import copy
@@ -19,7 +19,7 @@ NO_AUDIO = ReadOptions(require_audio=False)
 
 
 @pytest.mark.parametrize("folder", ["labeled", ".", "deep/er"])
-def test_pieces_and_raters_are_read(tmp_path, folder):
+def test_pieces_and_raters(tmp_path, folder):
     root = tmp_path
     (root / folder).mkdir(parents=True, exist_ok=True)
     songs, findings = parse.read(data_folders.vgmidi(root, folder=folder), NO_AUDIO)
@@ -51,18 +51,18 @@ def test_bars_are_spread_over_the_duration(tmp_path):
     np.testing.assert_allclose(songs[0].ratings[2].curve, mean, atol=1e-6)
 
 
-def test_no_answer_or_profile_reaches_the_output(tmp_path):
+def test_no_answer_and_no_profile_reaches_the_output(tmp_path):
     songs, findings = parse.read(data_folders.vgmidi(tmp_path), NO_AUDIO)
-    output = repr(songs) + findings.text() + json.dumps([vars(p) for p in findings.drops])
+    told = repr(songs) + findings.text() + json.dumps([vars(p) for p in findings.drops])
     for text in ("my dog would howl", "rather sad", "21-25", "Male", "61-65"):
-        assert text not in output
+        assert text not in told
 
 
 def test_ids_are_stable_and_follow_profile_and_answers():
     content = data_folders.vgmidi_set()["annotations"]
     ids = raters.identify(content)
     assert ids["piece0_1"] == ids["piece1_1"] == ids["piece81_1"] != ids["piece0_2"]
-    # Ids must not change: prepared data and results contain them.
+    # Fixed, because ids are kept in prepared data and in results.
     assert ids["piece0_1"] == "87c12ff4a0ebc261"
     assert raters.identify(dict(reversed(content.items()))) == ids
     for field in (*raters.PROFILE, *raters.ANSWERS):
@@ -74,7 +74,7 @@ def test_ids_are_stable_and_follow_profile_and_answers():
     assert raters.identify(other) == ids
 
 
-def test_two_annotations_of_one_profile_without_answers_are_one_rater():
+def test_two_silent_annotations_of_one_profile_are_one_rater():
     content = data_folders.vgmidi_set()["annotations"]
     assert "piece0_3" not in raters.identify(content)
     del content["piece1_4"]
@@ -82,7 +82,7 @@ def test_two_annotations_of_one_profile_without_answers_are_one_rater():
     assert ids["piece0_3"] == ids["piece1_3"]
 
 
-def corrupt(name, field, value):
+def spoil(name, field, value):
     content = data_folders.vgmidi_set()
     part = "annotations" if "_" in name else "pieces"
     content[part][name][field] = value
@@ -92,14 +92,14 @@ def corrupt(name, field, value):
 @pytest.mark.parametrize(
     ("content", "kind", "place"),
     [
-        (corrupt("piece0_1", "arousal", [0, 0.1, 2, 0]), "outside the scale", "piece0_1, arousal"),
-        (corrupt("piece0_1", "valence", [0, "low", 0, 0]), "not a number", "piece0_1, valence"),
-        (corrupt("piece0_1", "valence", [0, True, 0, 0]), "not a number", "piece0_1, valence"),
-        (corrupt("piece0_1", "arousal", None), "not a list of numbers", "piece0_1, arousal"),
-        (corrupt("piece0", "duration", "long"), "no duration", "piece piece0"),
+        (spoil("piece0_1", "arousal", [0, 0.1, 2, 0]), "outside the scale", "piece0_1, arousal"),
+        (spoil("piece0_1", "valence", [0, "low", 0, 0]), "not a number", "piece0_1, valence"),
+        (spoil("piece0_1", "valence", [0, True, 0, 0]), "not a number", "piece0_1, valence"),
+        (spoil("piece0_1", "arousal", None), "not a list of numbers", "piece0_1, arousal"),
+        (spoil("piece0", "duration", "long"), "no duration", "piece piece0"),
     ],
 )
-def test_an_invalid_annotation_is_named(tmp_path, content, kind, place):
+def test_a_bad_annotation_is_named(tmp_path, content, kind, place):
     root = data_folders.vgmidi(tmp_path, content)
     songs, findings = parse.read(root, NO_AUDIO)
     (problem,) = findings.problems
@@ -111,14 +111,14 @@ def test_an_invalid_annotation_is_named(tmp_path, content, kind, place):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"pieces": {}}', '{"pieces": {"a": 1}}'])
-def test_files_with_unexpected_json_are_rejected(tmp_path, text):
+def test_a_file_that_is_not_the_json_it_should_be(tmp_path, text):
     root = data_folders.vgmidi(tmp_path)
     (root / "labeled" / "annotations" / "vgmidi_raw_1.json").write_text(text)
     with pytest.raises(UserError, match=r"vgmidi_raw_1\.json"):
         parse.read(root)
 
 
-def test_a_wrong_root_and_missing_midi_are_rejected(tmp_path):
+def test_wrong_root_and_no_midi(tmp_path):
     with pytest.raises(UserError, match=r"expected 'annotations/vgmidi_raw_1.json'"):
         parse.read(tmp_path)
     root = data_folders.vgmidi(tmp_path)
@@ -135,18 +135,18 @@ def tune(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [48000, 22050])
-def test_rendering_has_the_right_length_and_pitch_and_is_deterministic(tune, rate):
+def test_rendering_has_length_pitch_and_is_the_same_each_time(tune, rate):
     samples = midi.render(tune, rate)
     assert samples.dtype == np.float32 and samples.ndim == 1
     assert abs(len(samples) / rate - 2.0) < 0.05
     assert midi.check(tune) == pytest.approx(2.0)
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
     loudest = np.argmax(spectrum) * rate / len(samples)
-    assert abs(loudest / 440 - round(loudest / 440)) < 0.02  # a partial of the A in the file
+    assert abs(loudest / 440 - round(loudest / 440)) < 0.02  # a partial of the A that it plays
     np.testing.assert_array_equal(samples, midi.render(tune, rate))
 
 
-def test_damaged_midi_is_rejected(tune):
+def test_damaged_midi_is_told(tune):
     whole = tune.read_bytes()
     for content in (b"", b"not music", whole[:20], whole[:-8]):
         tune.write_bytes(content)
@@ -159,7 +159,7 @@ def test_damaged_midi_is_rejected(tune):
         midi.render(tune, 22050, sound_font=tune)
 
 
-def test_midi_without_notes_or_of_excessive_length_is_rejected(tune, monkeypatch):
+def test_a_file_without_notes_and_an_endless_one(tune, monkeypatch):
     monkeypatch.setattr(midi, "LONGEST_S", 1)
     with pytest.raises(UserError, match="lasts 2 s; expected more than 0 s and at most 1 s"):
         midi.render(tune, 22050)
@@ -169,7 +169,7 @@ def test_midi_without_notes_or_of_excessive_length_is_rejected(tune, monkeypatch
 
 
 @pytest.mark.parametrize("package", ["midirenderer", "pretty_midi"])
-def test_a_missing_package_is_named_with_its_fix(tune, monkeypatch, package):
+def test_a_missing_package_is_told_in_a_sentence(tune, monkeypatch, package):
     plain_import = builtins.__import__
 
     def without(name, *args, **kwargs):

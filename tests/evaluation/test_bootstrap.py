@@ -1,4 +1,4 @@
-"""Bootstrap intervals: coverage, pairing, and too few annotators."""
+"""Bootstrap intervals: coverage, pairing, and what happens with too few annotators."""
 
 import numpy as np
 import pytest
@@ -16,16 +16,16 @@ def interval(values, seed, **options):
     return bootstrap.bootstrap_columns(values[:, None], seed, **options)[0]
 
 
-def test_intervals_have_about_their_nominal_coverage():
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(0)
     columns = rng.normal(0.2, 1.0, (40, 600))
     intervals = bootstrap.bootstrap_columns(columns, seed=1, resamples=1000)
     covered = np.mean([ends.low <= 0.2 <= ends.high for ends in intervals])
-    # 0.95 minus the undercoverage of percentile intervals at n = 40; 3 sd of 600 trials.
+    # 0.95 less what a percentile interval of 40 annotators falls short; 3 sd of 600 trials.
     assert 0.91 < covered < 0.97
 
 
-def test_intervals_of_large_samples_agree_with_the_normal_approximation():
+def test_interval_agrees_with_the_normal_one_where_both_hold():
     values = np.random.default_rng(0).normal(0.3, 0.2, 400)
     result = interval(values, seed=0)
     half = 1.96 * values.std() / 20
@@ -34,7 +34,7 @@ def test_intervals_of_large_samples_agree_with_the_normal_approximation():
     assert result.high == pytest.approx(values.mean() + half, abs=0.05 * half)
 
 
-def test_pairing_removes_the_variance_between_annotators():
+def test_pairing_removes_what_annotators_have_in_common():
     rng = np.random.default_rng(0)
     person, gain = rng.normal(0, 1, 30), rng.normal(0.05, 0.02, 30)
     paired = interval(person + gain - person, seed=0)
@@ -44,7 +44,7 @@ def test_pairing_removes_the_variance_between_annotators():
 
 
 @given(seeds, st.integers(2, 30))
-def test_identical_rows_differ_by_exactly_zero(seed, people):
+def test_identical_rows_differ_by_exactly_nothing(seed, people):
     values = np.random.default_rng(seed).normal(size=people)
     result = interval(values - values.copy(), seed=seed, resamples=100)
     assert result == Interval(0.0, 0.0, 0.0)
@@ -54,16 +54,16 @@ def test_identical_rows_differ_by_exactly_zero(seed, people):
 @given(seeds)
 def test_swapping_the_rows_mirrors_the_interval(seed):
     a, b = np.random.default_rng(seed).normal(size=(2, 9))
-    forward = interval(a - b, seed=3, resamples=200)
-    swapped = interval(b - a, seed=3, resamples=200)
-    assert (forward.mean, forward.low, forward.high) == pytest.approx(
-        (-swapped.mean, -swapped.high, -swapped.low), abs=1e-12
+    there = interval(a - b, seed=3, resamples=200)
+    back = interval(b - a, seed=3, resamples=200)
+    assert (there.mean, there.low, there.high) == pytest.approx(
+        (-back.mean, -back.high, -back.low), abs=1e-12
     )
-    assert forward.low <= forward.mean <= forward.high
+    assert there.low <= there.mean <= there.high
 
 
 @given(seeds)
-def test_columns_equal_single_bootstraps_without_undefined_annotators(seed):
+def test_columns_equal_single_bootstraps_and_annotators_without_value_are_cut(seed):
     rng = np.random.default_rng(seed)
     values = rng.normal(size=(8, 5))
     values[rng.random((8, 5)) < 0.3] = np.nan
@@ -79,7 +79,7 @@ def test_columns_equal_single_bootstraps_without_undefined_annotators(seed):
             )
 
 
-def test_intervals_depend_on_the_seed_and_not_on_the_chunk_size(monkeypatch):
+def test_draws_follow_the_seed_and_do_not_depend_on_memory(monkeypatch):
     values = np.random.default_rng(0).normal(size=12)
     first = interval(values, seed=0, resamples=500)
     assert first == interval(values, seed=0, resamples=500)

@@ -1,4 +1,4 @@
-"""Evaluation sets: whole songs from windows, both protocols, and consensus of other raters."""
+"""Evaluation sets: whole songs from windows, both protocols, and the ceiling of disagreement."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ def curve(rng, length):
 
 
 def songs_and_features(image=(3, 2)):
-    """Returns four songs of different lengths with ratings by three annotators, and features."""
+    """Makes four songs of different lengths, rated by three annotators for as long or less."""
     rng = np.random.default_rng(0)
     songs, features = [], []
     for i, length in enumerate(LENGTHS):
@@ -75,17 +75,17 @@ def eval_set_of(corpus, sequences, episodes=None):
     )
 
 
-def fake_model(log_mel, embedding):
-    """Returns curves that depend on the segment and on its window, in place of a model's."""
+def listen(log_mel, embedding):
+    """A stand-in for a model, whose output depends on the segment and on the window."""
     values = np.stack([log_mel.mean((-2, -1)), log_mel.max((-2, -1))], -1)
     return values * np.arange(1, S + 1)[:, None] + embedding[..., :1, None]
 
 
-def test_whole_songs_equal_splicing_each_song_alone():
+def test_whole_songs_are_read_as_song_windows_reads_each():
     corpus = corpus_of()
     eval_set = eval_set_of(corpus, song_sequences(corpus))
     log_mel, embedding = eval_set.clips(np.arange(len(eval_set.plan.at)))
-    curves = eval_set.plan.splice(fake_model(np.asarray(log_mel), np.asarray(embedding)))
+    curves = eval_set.plan.splice(listen(np.asarray(log_mel), np.asarray(embedding)))
     assert curves.shape == (12, max(LENGTHS), 2)
     for m, song in enumerate(eval_set.sequences.song):
         features = corpus.features[song]
@@ -93,28 +93,28 @@ def test_whole_songs_equal_splicing_each_song_alone():
 
         plan = song_windows(length, S, HOPS)
         windows = features.log_mel[plan.starts[:, None] + np.arange(S)]
-        # A window has the embedding of the embedded window whose start is nearest.
+        # The embedding of a window is that of the embedded window nearest to its start.
         nearest = np.abs(features.starts[:, None] - plan.starts).argmin(0)
-        window_curves = fake_model(windows, features.embeddings[nearest])
+        window_curves = listen(windows, features.embeddings[nearest])
         whole = splice(window_curves, plan.window, plan.position)
         np.testing.assert_allclose(curves[m, :length], whole, rtol=1e-5, atol=1e-5)
 
 
-def test_first_clips_have_one_window_each():
+def test_first_clips_are_one_window_each():
     corpus = corpus_of(whole_songs=False)
     eval_set = eval_set_of(corpus, song_sequences(corpus))
     assert eval_set.plan.at.tolist() == [0, S, 2 * S, 3 * S]
     assert eval_set.sequences.curve.shape == (12, S, 2)
     np.testing.assert_array_equal(eval_set.plan.position[0, :, 0], np.arange(S))
     np.testing.assert_array_equal(eval_set.sequences.curve, corpus.tables.curve)
-    # Segments past the end of a rating are not valid.
+    # Ratings that end before the clip does are not valid there.
     assert eval_set.sequences.valid.sum(1).min() == S - 2
 
 
-def test_the_same_song_protocol_tests_only_the_rest_of_the_song():
+def test_the_same_song_protocol_tests_the_rest_of_the_song_alone():
     corpus = corpus_of()
     episodes = same_song_episodes(corpus, seed=0)
-    # Ratings of two clips or more: all of the first and last song, one of the third.
+    # Rated over two clips or more: all of the first and last song, of the third by one person.
     rated = [corpus.valid[r].sum() for r in episodes.support[:, 0]]
     assert sorted(rated) == [24, 28, 31, 31, 37, 40]
     np.testing.assert_array_equal(episodes.support, episodes.query)
@@ -134,16 +134,16 @@ def test_the_same_song_protocol_tests_only_the_rest_of_the_song():
             np.searchsorted(np.cumsum(LENGTHS), plan.at, side="right")
         ]
     )
-    used = start[plan.window[sequences.valid]]
-    assert used.min() == S, "no window of the tested part overlaps the support"
+    read = start[plan.window[sequences.valid]]
+    assert read.min() == S, "no window of the tested part reaches back into the support"
 
 
-def test_the_same_song_protocol_rejects_short_songs():
+def test_short_songs_have_no_same_song_protocol():
     with pytest.raises(UserError, match="two clips"):
         same_song_episodes(corpus_of(whole_songs=False), seed=0)
 
 
-def test_splicing_by_episode_gives_the_same_curves():
+def test_windows_by_episode_give_the_same_curves():
     corpus = corpus_of()
     episodes = fixed_episodes(corpus, support=1, episodes=2, query=2, seed=0)
     sequences = episode_sequences(corpus, episodes)
@@ -152,12 +152,12 @@ def test_splicing_by_episode_gives_the_same_curves():
     needed, local = episode_windows(plan, sequences, len(episodes.annotator))
     curves = plan.splice(windows)
     for m, episode in enumerate(sequences.episode):
-        curve = splice(windows[needed[episode]], local[m], plan.position[m])
+        mine = splice(windows[needed[episode]], local[m], plan.position[m])
         valid = sequences.valid[m]
-        np.testing.assert_array_equal(curve[valid], curves[m][valid])
+        np.testing.assert_array_equal(mine[valid], curves[m][valid])
 
 
-def test_consensus_is_the_mean_of_the_other_raters():
+def test_consensus_is_the_mean_of_the_others():
     corpus = corpus_of()
     songs, _ = songs_and_features()
     stranger = Rating("of another split", np.full((5, 2), 0.7, np.float32))
@@ -176,13 +176,13 @@ def test_consensus_is_the_mean_of_the_other_raters():
     np.testing.assert_allclose(curves[of_a, 5:22], (b[5:22] + c[5:22]) / 2, rtol=1e-6)
     np.testing.assert_allclose(curves[of_a, 22:28], b[22:28], rtol=1e-6)
     np.testing.assert_array_equal(curves[of_a, 28:31], [fallback] * 3)
-    # Where only "a" rates: the last three segments of every long song, two of the short one.
+    # Where "a" alone rates on: the last three segments of every long song, two of the short one.
     assert segments_without_other_raters == 3 + 2 + 3 + 3
 
 
 @pytest.fixture(scope="module")
 def small():
-    """Returns a tiny experiment, random weights for its model, and a corpus of long songs."""
+    """A tiny experiment, random weights for its model, and a corpus of long songs."""
     config = tiny.get_config()
     config.evaluation.whole_songs = True
     config.evaluation.hops = HOPS
@@ -205,11 +205,12 @@ def eval_set_by(experiment, corpus, protocol):
 
 
 @pytest.mark.parametrize("protocol", ["cross_song", "same_song"])
-def test_zero_inner_steps_predict_what_the_model_does(small, protocol):
-    """Chunks, rounds of windows and gathering change nothing: K = 0 equals the shared weights."""
+def test_adapting_by_no_step_predicts_what_the_model_does(small, protocol):
+    """Chunks, rounds of windows and gathering change nothing: K = 0 equals one set of weights."""
     experiment, weights, corpus = small
     eval_set = eval_set_by(experiment, corpus, protocol)
-    predict = make_predictor(experiment.model, experiment.inner.without_steps(), chunk=4)
+    still = experiment.inner.without_steps()
+    predict = make_predictor(experiment.model, still, chunk=4)
     curves, losses = predict(weights, eval_set, eval_set.episodes.support)
     plain = eval_set.plan.splice(predict_windows(experiment.model, weights, eval_set))
     assert losses.shape == (len(eval_set.episodes.annotator), 1)
@@ -228,7 +229,7 @@ def test_zero_inner_steps_predict_what_the_model_does(small, protocol):
         )
 
 
-def test_encoding_once_for_all_heads_gives_the_same_curves(small, monkeypatch):
+def test_encoding_once_for_all_heads_changes_nothing(small, monkeypatch):
     experiment, weights, corpus = small
     inner = dataclasses.replace(
         experiment.inner, adapt="predictor/output", rates="fixed", rates_learning_rate=0.0
@@ -238,9 +239,9 @@ def test_encoding_once_for_all_heads_gives_the_same_curves(small, monkeypatch):
         weights, eval_set, eval_set.episodes.support
     )
     monkeypatch.setattr(predictor, "_FEATURE_BYTES", 0)
-    repeated, _ = make_predictor(experiment.model, inner, 4)(
+    anew, _ = make_predictor(experiment.model, inner, 4)(
         weights, eval_set, eval_set.episodes.support
     )
     valid = eval_set.sequences.valid
-    np.testing.assert_allclose(once[valid], repeated[valid], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(once[valid], anew[valid], rtol=1e-4, atol=1e-5)
     assert (losses[:, -1] != losses[:, 0]).all()

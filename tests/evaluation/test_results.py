@@ -1,4 +1,4 @@
-"""Scores of all methods: counts, differences from the reference, and the tables."""
+"""Scores of all methods: what is counted, what is subtracted, and how the tables read."""
 
 import json
 
@@ -12,7 +12,7 @@ from dsaml_jax.reports.tables import intervals_table, results_table
 
 
 def experiment(annotators=12, songs=3, length=40):
-    """Returns predictions of different errors around random ratings; two ratings are flat."""
+    """Predictions of decreasing error around random ratings; two ratings are flat."""
     rng = np.random.default_rng(0)
     count = annotators * songs
     target = np.cumsum(rng.normal(0, 0.05, (count, length, 2)), axis=1)
@@ -32,7 +32,7 @@ def results():
     return score_methods(**experiment(), seed=0, resamples=1000)
 
 
-def test_results_round_trip_through_json_without_nan(results):
+def test_results_survive_json_without_nan(results):
     text = json.dumps(results.to_json(), allow_nan=False)
     content = json.loads(text)
     assert content == results.to_json()
@@ -41,7 +41,7 @@ def test_results_round_trip_through_json_without_nan(results):
     assert set(content["differences"]) == set(content["rows"]) - {"adapted"}
 
 
-def test_smaller_errors_score_better_and_differences_agree(results):
+def test_better_rows_score_better_and_differences_tell_so(results):
     rows = results.rows
     assert rows["constant"]["ccc"] == pytest.approx(0, abs=1e-12) and rows["constant"]["pcc"] == 0
     assert rows["population"]["ccc"] < rows["adapted"]["ccc"] < rows["oracle"]["ccc"]
@@ -59,7 +59,7 @@ def test_differences_of_means_are_means_of_differences(results):
             assert results.intervals[row][name].mean == pytest.approx(results.rows[row][name])
 
 
-def test_flat_ratings_are_counted_equally_for_every_row(results):
+def test_flat_ratings_are_counted_alike_for_every_row(results):
     assert results.counts == {"annotators": 12, "sequences": 36}
     for row in results.rows:
         counts = results.undefined[row]
@@ -68,7 +68,7 @@ def test_flat_ratings_are_counted_equally_for_every_row(results):
         assert set(results.left_out[row].values()) == {0}
 
 
-def test_annotators_with_only_flat_ratings_are_left_out_and_counted():
+def test_an_annotator_with_flat_ratings_only_is_left_out_and_counted():
     given = experiment(songs=1)
     scored = score_methods(**given, seed=0, resamples=100)
     assert scored.left_out["adapted"]["ccc_arousal"] == 1
@@ -83,7 +83,7 @@ def test_annotators_with_only_flat_ratings_are_left_out_and_counted():
     )
 
 
-def test_the_table_has_ordered_rows_and_says_whether_lower_is_better(results):
+def test_table_has_a_line_a_row_in_order_and_says_which_way_is_better(results):
     lines = results_table(results).splitlines()
     names = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
     assert names[0] == "row"
@@ -97,7 +97,7 @@ def test_the_table_has_ordered_rows_and_says_whether_lower_is_better(results):
     assert reversed_order.index("\n| oracle") < reversed_order.index("\n| adapted ")
 
 
-def test_units_can_be_songs_and_any_row_the_reference():
+def test_songs_can_be_the_unit_and_any_row_the_reference():
     given = experiment()
     given["predictions"].pop("adapted")
     scored = score_methods(**given, seed=0, resamples=100, unit="songs", reference="population")
@@ -110,7 +110,7 @@ def test_units_can_be_songs_and_any_row_the_reference():
     assert "annotators" not in text and "adapted" not in text
 
 
-def test_intervals_table_has_the_intervals_of_the_means(results):
+def test_the_means_have_a_table_of_their_intervals(results):
     lines = intervals_table(results, ["oracle"]).splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:4]] == [
         "row",
@@ -124,7 +124,7 @@ def test_intervals_table_has_the_intervals_of_the_means(results):
     assert len(lines) == 2 + len(results.rows) and len({len(line) for line in lines}) == 1
 
 
-def test_one_annotator_has_means_but_no_interval():
+def test_one_annotator_has_means_and_no_interval():
     given = experiment(annotators=1, songs=4)
     scored = score_methods(**given, seed=0, resamples=100)
     interval = scored.differences["population"]["ccc"]
@@ -133,7 +133,7 @@ def test_one_annotator_has_means_but_no_interval():
     assert json.loads(json.dumps(scored.to_json()))["differences"]["constant"]["ccc"]["low"] is None
 
 
-def test_undefined_metrics_are_dashes():
+def test_nothing_defined_is_a_dash():
     given = experiment(annotators=2, songs=1)
     given["target"][:] = 0.1
     scored = score_methods(**given, seed=0, resamples=100)
@@ -141,7 +141,7 @@ def test_undefined_metrics_are_dashes():
     assert "| adapted    |   - |   - | " in results_table(scored)
 
 
-def test_without_the_reference_row_there_are_no_differences():
+def test_rows_without_adapted_are_scored_without_differences():
     given = experiment()
     del given["predictions"]["adapted"]
     scored = score_methods(**given, seed=0, resamples=100)
@@ -149,7 +149,7 @@ def test_without_the_reference_row_there_are_no_differences():
     assert "adapted" not in results_table(scored)
 
 
-def test_a_diverged_row_is_rejected_by_name():
+def test_a_diverged_row_is_refused_by_name():
     given = experiment()
     given["predictions"]["adapted"][5, 0] = np.nan
     with pytest.raises(UserError, match=r"The adapted predictions of 1 of 36 sequences"):

@@ -53,7 +53,7 @@ def test_all_public_functions_declare_shapes():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_functions_match_their_declared_shapes(dtype):
+def test_functions_meet_their_shapes(dtype):
     prediction, target, valid = data()
     per_sequence = checked("sequence_metrics")(prediction.astype(dtype), target, valid, "mine")
     per_annotator = checked("annotator_means")(per_sequence, np.array(["b", "a", "b", "c"]))
@@ -63,7 +63,7 @@ def test_functions_match_their_declared_shapes(dtype):
 
 
 @pytest.mark.parametrize("wrong", ["segments", "dimensions", "mask", "type of mask"])
-def test_wrong_shapes_are_rejected(wrong):
+def test_wrong_shapes_are_refused(wrong):
     prediction, target, valid = data()
     if wrong == "segments":
         prediction = prediction[:, :-1]
@@ -77,7 +77,7 @@ def test_wrong_shapes_are_rejected(wrong):
         checked("sequence_metrics")(prediction, target, valid)
 
 
-def test_annotators_must_be_one_per_sequence():
+def test_annotators_are_one_per_sequence():
     per_sequence = metrics.sequence_metrics(*data())
     with pytest.raises(jaxtyping.TypeCheckError):
         checked("annotator_means")(per_sequence, np.zeros((4, 1), int))

@@ -1,4 +1,4 @@
-"""Splicing of long songs: every segment once, from the window that the method defines."""
+"""Splicing of long songs: every segment once, from the window that the method names."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def plans(draw):
 
 
 def spliced_by_hand(length, window, hop):
-    """Returns the (start, position) pairs: the first window, then the last hop of each next one."""
+    """Splices step by step: a list of (start, position), the first window whole, then last hops."""
     size = min(window, length)
     chosen = [(0, position) for position in range(size)]
     start = 0
@@ -29,7 +29,7 @@ def spliced_by_hand(length, window, hop):
 
 
 @given(plans())
-def test_every_segment_is_read_once_at_its_own_index(plan):
+def test_every_segment_is_read_once_at_its_own_place(plan):
     length, window, _ = plan
     start, position = splicing.splice_plan(*plan)
     np.testing.assert_array_equal(start + position, np.arange(length))
@@ -38,19 +38,19 @@ def test_every_segment_is_read_once_at_its_own_index(plan):
 
 
 @given(plans())
-def test_the_plan_equals_splicing_step_by_step(plan):
+def test_plan_follows_the_method_in_words(plan):
     start, position = splicing.splice_plan(*plan)
     assert list(zip(start.tolist(), position.tolist(), strict=True)) == spliced_by_hand(*plan)
 
 
-def test_an_incomplete_last_hop_comes_from_the_window_at_the_end_of_the_song():
+def test_the_end_that_no_hop_reaches_comes_from_the_window_that_ends_with_the_song():
     start, position = splicing.splice_plan(77, 60, 5)
     assert sorted(set(start.tolist())) == [0, 5, 10, 15, 17]
     assert position[60:].tolist() == [55, 56, 57, 58, 59] * 3 + [58, 59]
 
 
 def released_by_hand(length, window, hop):
-    """Returns the segment that the release reads for each index: windows 1 + kh, then the rest."""
+    """Lists the segment that the release reads for each place: windows 1 + kh, then the rest."""
     size = min(window, length)
     read = list(range(size))
     if hop > 1:
@@ -110,7 +110,7 @@ def test_song_windows_equal_running_every_window(plan, batch, seed):
         np.testing.assert_allclose(curve[:, dimension], expected, atol=1e-12)
 
 
-def test_a_model_without_context_reproduces_the_song():
+def test_a_model_without_context_gives_back_the_song():
     song = np.random.default_rng(0).normal(size=(77, 2))
     seen = []
 
@@ -123,7 +123,7 @@ def test_a_model_without_context_reproduces_the_song():
     assert set(seen) == {song[start, 0] for start in (0, 5, 10, 15, 17)}
 
 
-def test_windows_are_unique_and_ordered():
+def test_windows_are_listed_once_in_order():
     plan = splicing.song_windows(20, 6, (4, 1))
     np.testing.assert_array_equal(plan.starts, np.arange(15))
     np.testing.assert_array_equal(
@@ -131,7 +131,7 @@ def test_windows_are_unique_and_ordered():
     )
 
 
-def test_empty_songs_and_invalid_hops_are_rejected():
+def test_bad_songs_and_hops_are_refused():
     with pytest.raises(UserError, match="no segment"):
         splicing.song_windows(0, 60)
     with pytest.raises(UserError, match="hop is 61"):

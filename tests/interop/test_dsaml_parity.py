@@ -27,11 +27,11 @@ def golden(request, stem):
         yield Golden(stem, request.param)
 
 
-def test_golden_numbers_exist():
+def test_parity_has_golden_numbers():
     assert SETS, "no NAME.npz + NAME.json + NAME.pt in the golden folder"
 
 
-def test_output_parity_with_running_statistics(golden):
+def test_parity_of_outputs_with_running_statistics(golden):
     variables = golden.variables("running")
     batch = golden.batch("query", None)
     model = DSAML(golden.config("running"))
@@ -45,7 +45,7 @@ def test_output_parity_with_running_statistics(golden):
     assert relative_error(maps, golden.arrays["eval/attention"]) <= TOLERANCE[golden.dtype]
 
 
-def test_output_loss_and_gradient_parity_with_batch_statistics(golden):
+def test_parity_of_outputs_loss_and_gradients_with_batch_statistics(golden):
     config, params = golden.config("batch"), golden.variables("batch")["params"]
     batch = golden.batch("query", {})
     output = jax.jit(DSAML(config).apply)({"params": params}, batch.log_mel, batch.embedding)
@@ -55,14 +55,14 @@ def test_output_loss_and_gradient_parity_with_batch_statistics(golden):
     loss = jax.jit(jax.value_and_grad(dsaml_loss(config, train=True), has_aux=True))
     (value, report), gradients = loss(params, batch, jax.random.key(0))
     assert relative_error(value, golden.arrays["loss"]) <= TOLERANCE[golden.dtype]
-    scores = golden.json["score"]
-    expected = np.mean([1 - v if name.endswith("RMSE") else v for name, v in scores.items()])
+    each = golden.json["score"]
+    expected = np.mean([1 - v if name.endswith("RMSE") else v for name, v in each.items()])
     assert relative_error(report.score, expected) <= TOLERANCE[golden.dtype]
     golden.assert_gradients_match(gradients, "grad", TOLERANCE[golden.dtype])
 
 
 @pytest.mark.parametrize("estimator", ["first_order", "second_order"])
-def test_meta_gradient_parity(golden, estimator):
+def test_parity_of_meta_gradients(golden, estimator):
     config, params = golden.config("batch"), golden.variables("batch")["params"]
     estimate = partial(
         Unrolled(exact_steps={"first_order": 0, "second_order": None}[estimator]),
@@ -76,7 +76,7 @@ def test_meta_gradient_parity(golden, estimator):
     golden.assert_gradients_match(gradient.params, estimator, TOLERANCE[golden.dtype])
 
 
-def test_long_song_parity(golden):
+def test_parity_of_a_long_song(golden):
     config, variables = golden.config("running"), golden.variables("running")
     long = golden.batch("long", None)
     size = golden.arrays["query/log_mel"].shape[1]

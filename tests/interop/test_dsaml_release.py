@@ -1,4 +1,4 @@
-"""Weights of the release: missing, misshapen, unknown and contradictory ones are listed."""
+"""Weights of the release: what is missing, misshapen, unknown or contradictory is listed."""
 
 import json
 
@@ -27,7 +27,7 @@ def weights():
     return dict(read_torch_file(GOLDEN.path))
 
 
-def test_running_statistics_are_read_if_the_config_uses_them():
+def test_running_statistics_are_read_where_they_are_tracked():
     variables = load_dsaml_checkpoint(GOLDEN.path, CONFIG)
     mean = GOLDEN.arrays["sd/spectrogram_feature_extractor.feature_extractor.1.bn.running_mean"]
     np.testing.assert_array_equal(variables["batch_stats"]["adapter"]["norm_2"]["mean"], mean)
@@ -53,13 +53,13 @@ def test_every_problem_is_listed(weights):
         assert part in sentence
 
 
-def test_an_extra_layer_is_rejected():
+def test_a_layer_too_many_is_not_silently_left_out():
     fewer = DSAMLConfig(**GOLDEN.sizes | {"layers": 1}, normalization="running")
     with pytest.raises(UserError, match=r"layer\.1\..* is unknown"):
         load_dsaml_checkpoint(GOLDEN.path, fewer)
 
 
-def test_default_sizes_reject_weights_of_other_sizes():
+def test_default_sizes_are_the_releases_and_refuse_others():
     with pytest.raises(UserError, match="expected \\(1024, 1024\\)"):
         load_dsaml_checkpoint(GOLDEN.path)
 

@@ -47,7 +47,7 @@ def test_lanczos_stops_when_the_space_is_exhausted():
     np.testing.assert_allclose(values, [-1, 0, 0, 2, 5], atol=1e-6)
 
 
-def test_gradients_along_the_inner_path_are_truncated_meta_gradients():
+def test_gradients_along_the_inner_path_are_those_of_truncation():
     task = Quadratic.random(0)
     inner = InnerLoop(STEPS, optax.sgd(RATE))
     path = inner_path(
@@ -62,7 +62,7 @@ def test_gradients_along_the_inner_path_are_truncated_meta_gradients():
     np.testing.assert_allclose(path.losses, values, atol=1e-10)
 
 
-def test_the_inner_path_differentiates_through_the_optimizer_state():
+def test_the_inner_path_carries_the_optimizers_state_back():
     task = Quadratic.random(1)
     meta_params = MetaParams(jnp.asarray(task.start), {})
     for optimizer in (optax.sgd(RATE, momentum=0.9), safe_adam(0.1)):
@@ -85,7 +85,7 @@ def test_gradient_noise_is_unbiased():
     assert np.isnan(gradient_noise(np.array([[1.0], [-1.0]])).scale)
 
 
-def test_norms_and_cosines_are_reported_by_module():
+def test_comparison_by_module():
     x = {"a": jnp.array([3.0, 4.0]), "b": {"c": jnp.array([1.0])}}
     y = {"a": jnp.array([4.0, -3.0]), "b": {"c": jnp.array([-2.0])}}
     assert similarity.norms(x) == {"all": np.sqrt(26), "a": 5.0, "b": 1.0}

@@ -1,4 +1,4 @@
-"""Truncated, annealed, Reptile and implicit meta-gradients against closed forms, in float64."""
+"""Truncated, annealed, Reptile and implicit meta-gradients against their closed forms, float64."""
 
 import dataclasses
 import functools
@@ -41,7 +41,7 @@ def test_truncated_gradient_has_one_factor_per_exact_step(last):
     close(gradient, task.shrink(last).T @ task.query_gradient(STEPS))
 
 
-def test_annealed_switches_from_first_order_to_exact():
+def test_annealed_is_first_order_and_then_exact():
     task = Quadratic.random(1)
     at = functools.partial(estimate, Annealed(0.5), task, STEPS)
     close(at(0.49)[1].params, task.query_gradient(STEPS))
@@ -70,7 +70,7 @@ def test_annealed_runs_one_branch_for_many_tasks_and_compiles_once():
     close(after[0], task.shrink(STEPS).T @ task.query_gradient(STEPS))
 
 
-def test_reptile_moves_toward_the_adapted_weights():
+def test_reptile_by_hand():
     """Outer SGD of rate ε moves θ by ε (θ_K - θ), independently of the query."""
     task = Quadratic.random(2)
     result, gradient = estimate(Reptile(), task, STEPS)
@@ -103,7 +103,7 @@ def test_implicit_has_the_proximal_closed_form():
     assert np.linalg.norm(rough.params - expected) > 1e-2 * np.linalg.norm(expected)
 
 
-def test_implicit_differentiates_frozen_weights_and_precomputed_features():
+def test_implicit_differentiates_frozen_weights_and_what_is_precomputed_from_them():
     """It equals the exact derivative of a converged inner loop."""
 
     def loss(params, batch, key):
@@ -129,7 +129,7 @@ def test_implicit_differentiates_frozen_weights_and_precomputed_features():
         Implicit()(problem, dataclasses.replace(inner, proximal=0.0), *arguments[2:])
 
 
-def test_estimators_give_different_gradients():
+def test_estimators_differ():
     task = Quadratic.random(4)
     strength = {"proximal": 0.5}
     gradients = {
@@ -147,9 +147,9 @@ def test_estimators_give_different_gradients():
     names = list(gradients)
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
-            distance = np.linalg.norm(gradients[one] - gradients[other])
+            apart = np.linalg.norm(gradients[one] - gradients[other])
             same = {one, other} == {"first order", "annealed, before"}
-            assert (distance < 1e-12) == same, (one, other)
+            assert (apart < 1e-12) == same, (one, other)
 
 
 def test_nonfinite_message_names_task_and_the_module_nearest_to_the_loss():

@@ -69,7 +69,7 @@ def test_learned_inner_rate_has_its_closed_form(steps):
     close(per_tensor, RATE * expected @ task.query_gradient(steps))
 
 
-def test_rates_per_weight_are_meta_sgd():
+def test_rates_per_weight_are_meta_sgd_by_hand():
     """θ' = θ - α m ∘ g, so that the gradient in m is -α g ∘ ∇L_query(θ')."""
     task = Quadratic.random(1)
     _, gradient = estimate(EXACT, task, 1, rates="per_weight")
@@ -82,7 +82,7 @@ def test_rates_per_weight_are_meta_sgd():
 
 
 def test_rates_per_tensor_and_step_have_their_closed_form():
-    """dL/dm_k = -α g_k · (M^(K-1-k))ᵀ B (θ_K - b); first order omits the power of M."""
+    """dL/dm_k = -α g_k · (M^(K-1-k))ᵀ B (θ_K - b); first order leaves the M out."""
     task, steps = Quadratic.random(2), 3
     for estimator, exact in ((EXACT, 1), (FIRST, 0)):
         _, gradient = estimate(estimator, task, steps, rates="per_tensor_and_step")
@@ -131,11 +131,11 @@ def test_any_optax_optimizer_runs_the_inner_loop(optimizer):
     close(adapted.params, params)
 
 
-def test_safe_adam_is_adam_with_finite_derivatives_at_zero_gradients():
+def test_safe_adam_is_adam_with_finite_derivatives_where_a_gradient_is_zero():
     task = Quadratic.random(4)
 
     def padded(matrix, center):
-        """Returns the same quadratic with one more weight that has no effect."""
+        """Returns the same quadratic with one more weight, on which nothing depends."""
         return np.pad(matrix, (0, 1)), np.append(center, 0.0)
 
     def gradient(optimizer, task, start):
@@ -158,7 +158,7 @@ def linear_loss(params, batch, key):
 
 @pytest.mark.parametrize(("estimator", "exact"), [(EXACT, 1), (FIRST, 0)])
 @pytest.mark.parametrize("encoded_once", [False, True])
-def test_an_anil_step_has_its_closed_form(estimator, exact, encoded_once):
+def test_anil_step_by_hand(estimator, exact, encoded_once):
     w, v, rate, (x, y), (xq, yq) = 0.8, -0.6, 0.3, (1.5, 0.7), (-1.1, 0.4)
     problem = Problem(linear_loss, lambda *arguments: (linear_loss(*arguments), None))
     if encoded_once:
@@ -184,7 +184,7 @@ def test_an_anil_step_has_its_closed_form(estimator, exact, encoded_once):
 
 
 def test_engines_agree_on_subsets_and_rates():
-    """All engines differentiate frozen weights and rates, with batches that contain integers."""
+    """Mixed differentiates through frozen weights, rates, and batches that contain integers."""
 
     def indexed_loss(params, batch, key):
         x, index = batch
@@ -213,7 +213,7 @@ def test_engines_agree_on_subsets_and_rates():
     assert abs(first.params["encoder"] - plain.params["encoder"]).max() > 1e-3
 
 
-def test_subsets_are_selected_by_path_pattern():
+def test_subsets_by_path_pattern():
     params = {"a": {"norm": 1.0, "kernel": 2.0}, "b": {"kernel": 3.0}}
     adapted, frozen = subset.partition(params, ("*kernel",))
     assert adapted == {"a": {"norm": None, "kernel": 2.0}, "b": {"kernel": 3.0}}

@@ -1,4 +1,4 @@
-"""The documented example of the meta-learning library, and the library's imports."""
+"""The example in the documentation runs, and the library imports nothing of the music model."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_documented_example_learns():
+def test_the_worked_example_learns():
     text = (ROOT / "docs" / "meta_gradients.md").read_text()
     example = text.split("```python\n")[1].split("```")[0]
     names = {}
@@ -31,8 +31,8 @@ def test_the_library_does_not_import_the_music_model():
     assert {n for n in imported if not n.startswith("dsaml_jax.meta.")} == allowed
 
 
-def test_the_libraries_import_without_the_run_extra():
-    """Meta-learning and the model import without the packages of the extra `run`."""
+def test_the_libraries_need_no_other_requirements():
+    """Without the packages of the extra `run`, both libraries import."""
     code = """
 import sys
 

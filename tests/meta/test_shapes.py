@@ -1,4 +1,4 @@
-"""Shape annotations of the meta-learning library, checked at run time."""
+"""Shape annotations of the meta-learning library hold at run time, and wrong ones are detected."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""Properties that the model has by construction, for any weights."""
+"""Properties that the model has by construction, whatever its weights."""
 
 import dataclasses
 import functools
@@ -61,7 +61,7 @@ def test_the_paper_size_has_29_million_weights():
 
 
 @pytest.mark.parametrize("normalization", ["clip", "batch", "running"])
-def test_a_clip_depends_on_its_batch_only_with_batch_statistics(normalization):
+def test_a_clip_depends_on_its_batch_for_batch_statistics_only(normalization):
     config, variables = model(normalization=normalization)
     apply = compiled(config)
     log_mel, embedding = inputs(3)
@@ -101,7 +101,7 @@ def test_running_statistics_converge_to_those_of_a_repeated_batch():
     batch = compiled(dataclasses.replace(config, normalization="batch"))(
         {"params": variables["params"]}, log_mel, embedding
     )
-    # The remaining difference is the factor n / (n - 1) of the variance.
+    # What is left is n / (n - 1) in the variance.
     np.testing.assert_allclose(running, batch.curve, atol=1e-3)
 
 
@@ -124,7 +124,7 @@ def reference_adapter(params, log_mel):
 
 
 @pytest.mark.parametrize("image", [(9, 12), (8, 13), (51, 128)])
-def test_the_adapter_equals_the_reference_even_with_negative_scales(image):
+def test_adapter_equals_the_reference_also_for_negative_scales(image):
     from dsaml_jax.model.adapter import SpectrogramAdapter
 
     config = dataclasses.replace(SMALL, normalization="batch")
@@ -141,7 +141,7 @@ def test_the_adapter_equals_the_reference_even_with_negative_scales(image):
     np.testing.assert_allclose(ours, reference_adapter(params, log_mel), rtol=2e-4, atol=2e-4)
 
 
-def test_curves_do_not_depend_on_adapter_clips():
+def test_the_number_of_clips_at_once_changes_nothing():
     log_mel, embedding = inputs(5)
     curves = []
     for clips in (1, 2, 5):
@@ -151,7 +151,7 @@ def test_curves_do_not_depend_on_adapter_clips():
     np.testing.assert_allclose(curves[0], curves[2], atol=1e-6)
 
 
-def test_first_moments_equal_those_of_the_convolution():
+def test_first_moments_are_those_of_the_convolution():
     clip = jax.random.normal(jax.random.key(0), (6, 7, 4)) - 3
     kernel = jax.random.normal(jax.random.key(1), (3, 1, 1, 5))
     moments = convolution.first_moments(clip, kernel, jnp.float32)
@@ -198,7 +198,7 @@ def test_attention_scores_follow_their_equation(position):
     np.testing.assert_allclose(maps[0], expected, atol=1e-6)
 
 
-def test_attention_bands_and_ablations_have_their_widths():
+def test_bands_and_ablations():
     np.testing.assert_array_equal(band_bias(3, 1), [[0, 0, MASKED], [0, 0, 0], [MASKED, 0, 0]])
     log_mel, embedding = inputs(1)
     passes = {(True, True): 2, (True, False): 1, (False, True): 1, (False, False): 1}

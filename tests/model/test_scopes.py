@@ -1,4 +1,4 @@
-"""Named scopes of a compiled meta-gradient, which profiles show."""
+"""A compiled meta-gradient names its parts, which a profile then shows."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def test_scopes_name_the_parts_of_a_meta_gradient(adapt):
     names = lowered(adapt)
     for scope in ("inner_step", "support_loss", "query_loss"):
         assert scope in names, scope
-    # Only a frozen encoder runs before the loop.
+    # Only a frozen encoder is run before the loop.
     assert ("precompute" in names) == (adapt == ("predictor",))
     for module in ("adapter", "fusion", "transformer", "predictor"):
         assert f"/{module}/" in names, module

@@ -1,4 +1,4 @@
-"""Shape annotations of the model, checked at run time."""
+"""Shape annotations of the model hold at run time, and wrong ones are detected."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Builds the wheel and runs it in empty environments, outside the checkout.
+"""Builds the wheel and uses it in empty environments, away from the checkout.
 
     python tests/packaging/check_wheel.py
 
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def build_wheel(folder: Path) -> Path:
-    """Builds the wheel from a copy of the sources, since setuptools writes next to them."""
+    """Builds the wheel from a copy of the sources, as setuptools writes beside them."""
     source = folder / "source"
     source.mkdir()
     for name in SOURCES:
@@ -83,16 +83,16 @@ def build_wheel(folder: Path) -> Path:
 
 
 def check_library(wheel: Path, folder: Path) -> None:
-    """Imports meta-learning and the model with only jax, flax, optax and numpy installed."""
+    """Imports meta-learning and the model with jax, flax, optax and numpy alone."""
     bin_folder = install(str(wheel), folder)
     run(folder, bin_folder / "python", "-c", LIGHT)
-    message = run(folder, bin_folder / "dsaml", "--config=demo", fails=True)
-    assert "pip install 'dsaml_jax[run]'" in message, message
-    print("The library imports with only its base dependencies.")
+    refusal = run(folder, bin_folder / "dsaml", "--config=demo", fails=True)
+    assert "pip install 'dsaml_jax[run]'" in refusal, refusal
+    print("The library imports with its base dependencies alone.")
 
 
 def check_program(wheel: Path, folder: Path) -> None:
-    """Runs the demo's dry run by both commands and trains on a few songs, with the extra `run`."""
+    """Runs the demo's dry run both ways, and trains on a few songs, with the extra `run`."""
     bin_folder = install(f"{wheel}[run]", folder)
     for command in ((bin_folder / "dsaml",), (bin_folder / "python", "-m", "dsaml_jax")):
         report = run(folder, *command, *DRY_RUN, f"--workdir={folder}/dry")
@@ -103,7 +103,7 @@ def check_program(wheel: Path, folder: Path) -> None:
 
 
 def install(requirement: str, folder: Path) -> Path:
-    """Creates an environment with one requirement in a new folder; returns its bin folder."""
+    """Makes an environment with one requirement in a new folder; returns its folder of programs."""
     venv.create(folder / "venv", with_pip=True)
     bin_folder = folder / "venv" / "bin"
     run(folder, bin_folder / "python", "-m", "pip", "--quiet", "install", requirement)
@@ -113,7 +113,7 @@ def install(requirement: str, folder: Path) -> Path:
 def run(folder: Path, *command: str | Path, fails: bool = False) -> str:
     """Runs a command in a folder, without the checkout on Python's path; returns its output."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles faster
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles sooner
     result = subprocess.run(
         [str(part) for part in command],
         cwd=folder,

@@ -1,4 +1,4 @@
-"""The package's metadata agree with each other and with the requirements files."""
+"""The metadata of the package agree with each other and with the requirements files."""
 
 import importlib
 import re
@@ -17,7 +17,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 
 def extra(name: str) -> set[str]:
-    """Returns the requirements of an extra, including those of the extras that it names."""
+    """Returns the requirements of an extra, those of the extras that it names included."""
     requirements = set()
     for requirement in EXTRAS[name]:
         ours = re.fullmatch(r"dsaml_jax\[([\w,]+)\]", requirement)
@@ -29,7 +29,7 @@ def extra(name: str) -> set[str]:
 
 
 def requirements_file(name: str) -> set[str]:
-    """Returns the requirements of a file, including those of the files that it names."""
+    """Returns the requirements of a file, those of the files that it names included."""
     requirements = set()
     for line in (ROOT / name).read_text().splitlines():
         requirement = line.partition("#")[0].strip()
@@ -91,7 +91,7 @@ def test_console_scripts_resolve(script):
     assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_the_workflow_runs_the_checks_on_every_supported_python():
+def test_the_workflow_runs_what_the_makefile_checks_on_every_supported_python():
     text = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
     (job,) = yaml.safe_load(text)["jobs"].values()
     versions = {c.rpartition(" ")[2] for c in PROJECT["classifiers"] if "Python :: 3." in c}

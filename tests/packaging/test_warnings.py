@@ -1,4 +1,4 @@
-"""Deprecation warnings are errors in our own modules and ignored in libraries."""
+"""Deprecated uses in our own modules are errors; those in libraries are not ours to fix."""
 
 import warnings
 

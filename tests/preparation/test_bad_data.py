@@ -1,4 +1,4 @@
-"""Faults of a data set are counted and reported with file and row, and are errors if strict."""
+"""Faults of a data set are reported with file and row and counted; they are errors if strict."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ TABLE = Path("annotations") / "dynamic_annotations.csv"
 ROOT = Path(__file__).parents[2]
 
 
-def replace_cell(root, old, new):
+def spoil_cell(root, old, new):
     path = root / TABLE
     text = path.read_text()
     assert old in text
@@ -27,11 +27,11 @@ def replace_cell(root, old, new):
 
 
 def text_for_a_number(root):
-    replace_cell(root, "4,16.0,0.51", "4,16.0,loud")
+    spoil_cell(root, "4,16.0,0.51", "4,16.0,loud")
 
 
 def outside_the_scale(root):
-    replace_cell(root, "4,16.0,0.51", "4,16.0,1.7")
+    spoil_cell(root, "4,16.0,0.51", "4,16.0,1.7")
 
 
 def two_files_for_one_song(root):
@@ -60,7 +60,7 @@ def samples_are_no_numbers(root):
     soundfile.write(root / "chorus" / "4.wav", samples, 8000, subtype="FLOAT")
 
 
-FAULTS = {  # (kind under which it is counted, place that is named, songs that remain)
+FAULTS = {  # how it is counted, the place that is named, what is left of the three songs
     text_for_a_number: ("not a number", "row 37, column Arousal(mean)", ["1"]),
     outside_the_scale: ("outside the scale", "row 37, column Arousal(mean)", ["1"]),
     two_files_for_one_song: ("two files for one song", "chorus/4.mp3", ["1", "4"]),
@@ -74,23 +74,23 @@ FAULTS = {  # (kind under which it is counted, place that is named, songs that r
 
 @pytest.fixture
 def root(tmp_path):
-    """Returns PMEmo with two complete songs."""
+    """PMEmo with two songs that have all they need."""
     root = data_folders.pmemo(tmp_path / "pmemo")
     path = root / TABLE
     path.write_text("\n".join(line for line in path.read_text().splitlines() if line[:2] != "5,"))
     return root
 
 
-@pytest.mark.parametrize("corrupt", FAULTS, ids=lambda corrupt: corrupt.__name__)
-def test_a_fault_is_named_counted_and_fatal_if_strict(root, tmp_path, corrupt):
-    corrupt(root)
-    kind, place, left = FAULTS[corrupt]
+@pytest.mark.parametrize("spoil", FAULTS, ids=lambda spoil: spoil.__name__)
+def test_a_fault_is_named_and_counted_and_fatal_if_strict(root, tmp_path, spoil):
+    spoil(root)
+    kind, place, left = FAULTS[spoil]
     prepared = preparation_of(experiment("pmemo", root, tmp_path / "prepared"))
     assert [song.song_id for song in prepared.songs] == left
-    problems = [problem for problem in prepared.findings.problems if problem.kind == kind]
-    assert len(problems) == 1 and prepared.findings.problem_counts()[kind] == 1
-    assert place in problems[0].where
-    assert f"{problems[0].where}: {problems[0].what}" in prepared.findings.text()
+    told = [problem for problem in prepared.findings.problems if problem.kind == kind]
+    assert len(told) == 1 and prepared.findings.problem_counts()[kind] == 1
+    assert place in told[0].where
+    assert f"{told[0].where}: {told[0].what}" in prepared.findings.text()
     with pytest.raises(UserError, match="strict reading stops at the first problem") as caught:
         preparation_of(experiment("pmemo", root, tmp_path / "prepared", **{"data.strict": True}))
     assert place in str(caught.value) and "\n" not in str(caught.value)
@@ -104,7 +104,7 @@ def test_missing_audio_is_counted_and_fatal_if_strict(root, tmp_path):
         preparation_of(experiment("pmemo", root, tmp_path / "prepared", **{"data.strict": True}))
 
 
-def test_a_data_set_without_usable_audio_is_rejected(root, tmp_path):
+def test_no_usable_audio_at_all_is_refused(root, tmp_path):
     for path in (root / "chorus").iterdir():
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"none of the 2 songs has usable.*1\.mp3 is empty"):
@@ -112,23 +112,21 @@ def test_a_data_set_without_usable_audio_is_rejected(root, tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["make_job", "over_processes"])
-def test_a_folder_that_disappears_is_an_error_rather_than_a_fault_of_its_songs(
-    root, tmp_path, monkeypatch, moment
-):
-    """The folder disappears before audio is hashed or decoded, which must not shrink the data."""
+def test_a_folder_that_vanishes_is_no_fault_of_its_songs(root, tmp_path, monkeypatch, moment):
+    """Before audio is hashed, or decoded: what is left would be a smaller data set."""
     whole = experiment("pmemo", root, tmp_path / "prepared", **{"data.processes": 1})
-    original = getattr(fill, moment)
+    true = getattr(fill, moment)
 
     def vanish(*arguments):
         shutil.rmtree(root / "chorus", ignore_errors=True)
-        return original(*arguments)
+        return true(*arguments)
 
     monkeypatch.setattr(fill, moment, vanish)
     with pytest.raises(UserError, match=r"mp3 existed when the labels were read and has disapp"):
         preparation_of(whole)
 
 
-def test_labels_and_audio_of_different_songs_are_rejected(root, tmp_path):
+def test_labels_and_audio_of_different_songs_are_refused(root, tmp_path):
     for path in list((root / "chorus").iterdir()):
         path.rename(path.with_stem(f"9{path.stem}"))
     with pytest.raises(UserError, match="2 songs have ratings, 3 audio files were found, and no"):
@@ -136,13 +134,13 @@ def test_labels_and_audio_of_different_songs_are_rejected(root, tmp_path):
 
 
 def test_a_missing_column_is_named_with_its_file(root, tmp_path):
-    replace_cell(root, "Valence(mean)", "Valenz")
+    spoil_cell(root, "Valence(mean)", "Valenz")
     with pytest.raises(UserError, match=r"dynamic_annotations\.csv has no column Valence\(mean\)"):
         preparation_of(experiment("pmemo", root, tmp_path / "prepared"))
 
 
-def test_ratings_are_cut_to_the_decoded_length_of_truncated_audio(root, tmp_path):
-    """The header of a truncated file states a longer duration than the audio has."""
+def test_audio_that_no_header_tells_of_is_cut_as_decoded(root, tmp_path):
+    """A header may promise more than there is: the sound itself decides."""
     path = root / "chorus" / "1.wav"
     (root / "chorus" / "1.mp3").unlink()
     data_folders.audio(path, 32.1)
@@ -154,7 +152,7 @@ def test_ratings_are_cut_to_the_decoded_length_of_truncated_audio(root, tmp_path
     assert prepared.findings.problem_counts()["audio shorter than the rated span"] == 1
 
 
-def test_a_root_that_does_not_exist_is_rejected(tmp_path):
+def test_a_root_that_does_not_exist_is_told(tmp_path):
     with pytest.raises(UserError, match=r"does not exist; data\.root must be the folder that"):
         preparation_of(experiment("pmemo", tmp_path / "none", tmp_path / "prepared"))
 
@@ -170,7 +168,7 @@ def test_a_root_that_does_not_exist_is_rejected(tmp_path):
         ),
     ],
 )
-def test_the_command_reports_mistakes_in_one_sentence(tmp_path, arguments, sentence):
+def test_the_command_says_it_in_one_sentence(tmp_path, arguments, sentence):
     ran = subprocess.run(
         [
             *(sys.executable, "launch.py", "--config=configs/deam_pdmer.py", "--mode=prepare"),

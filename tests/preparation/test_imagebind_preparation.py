@@ -1,4 +1,4 @@
-"""ImageBind's embeddings in the feature store: the right windows, computed once, resumable."""
+"""ImageBind's embeddings in the feature store: of the right sound, once, and resumable."""
 
 import logging
 
@@ -16,7 +16,7 @@ from tests.preparation.test_preparation import by_id, entries, experiment, prepa
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Returns the converted weights of a small tower."""
+    """A converted file of a small tower."""
     folder = tmp_path_factory.mktemp("weights")
     source = imagebind_golden.checkpoint(folder / "tower.pth")
     convert_imagebind(source, folder / "tower.npz", imagebind_golden.config())
@@ -27,7 +27,7 @@ def options(weights, kind="imagebind"):
     return {"audio.embedding": kind, "data.embedding_weights": str(weights)}
 
 
-def test_embeddings_match_their_windows_and_are_resumed(weights, tmp_path, caplog):
+def test_embeddings_are_of_the_windows_sound_and_resumed(weights, tmp_path, caplog):
     root, folder = data_folders.pmemo(tmp_path / "pmemo"), tmp_path / "prepared"
     chosen = experiment("pmemo", root, folder, **options(weights))
     with caplog.at_level(logging.INFO, "dsaml_jax"):
@@ -50,11 +50,11 @@ def test_embeddings_match_their_windows_and_are_resumed(weights, tmp_path, caplo
     assert {name: content for name, (content, _) in after.items()} == {
         name: content for name, (content, _) in before.items()
     }
-    recomputed = sum(after[name] != before[name] for name in after)
-    assert recomputed == 2  # the embeddings of two songs; their images were kept
+    again = sum(after[name] != before[name] for name in after)
+    assert again == 2  # the embeddings of two songs; their images were kept
 
 
-def test_other_embedding_kinds_have_separate_entries(weights, tmp_path):
+def test_other_weights_and_recipes_are_other_entries(weights, tmp_path):
     root, folder = data_folders.pmemo(tmp_path / "pmemo"), tmp_path / "prepared"
     first = preparation_of(experiment("pmemo", root, folder))
     assert first.features["1"].embeddings.shape == (
@@ -69,14 +69,14 @@ def test_other_embedding_kinds_have_separate_entries(weights, tmp_path):
 
 
 @pytest.mark.parametrize("kind", RECIPES)
-def test_the_tower_gets_three_clips_at_the_rate_of_the_recipe(kind, weights, tmp_path):
+def test_the_tower_is_given_three_clips_at_the_recipes_rate(kind, weights, tmp_path):
     audio = experiment("pmemo", tmp_path, tmp_path, **options(weights, kind)).audio
     noise = np.random.default_rng(0).normal(0, 0.1, 44_100 * 9).astype(np.float32)
     clips = tower_clips(noise, 44_100, 1.0, 14, audio)
     rate = RECIPES[kind].sample_rate
     assert clips.shape == (2, 3, 2 * rate)
     assert embedding_size(audio) == 1024
-    if rate == 44_100:  # not resampled: 6 s windows, with clips at 0, 2 and 4 s of each
+    if rate == 44_100:  # untouched samples: 6 s windows, clips at 0, 2 and 4 s of each
         for window, start in enumerate((1.0, 2.0)):
             for clip, offset in enumerate((0, 2, 4)):
                 first = round((start + offset) * rate)
@@ -84,7 +84,7 @@ def test_the_tower_gets_three_clips_at_the_rate_of_the_recipe(kind, weights, tmp
                 np.testing.assert_array_equal(clips[window, clip], expected)
 
 
-def test_missing_weights_are_rejected(tmp_path):
+def test_weights_that_are_not_there_are_told(tmp_path):
     root = data_folders.pmemo(tmp_path / "pmemo")
     chosen = experiment("pmemo", root, tmp_path / "prepared", **options(tmp_path / "none.pth"))
     with pytest.raises(UserError, match=r"data\.embedding_weights: .*none\.pth cannot be read"):

@@ -1,4 +1,4 @@
-"""The process pool: ordered results, and a one-sentence error if a process dies."""
+"""Jobs run over processes in order; a process that dies gives a one-sentence error."""
 
 import os
 
@@ -8,7 +8,7 @@ from dsaml_jax.errors import UserError
 from dsaml_jax.preparation.pool import over_processes
 
 
-def test_a_single_process_runs_jobs_lazily_in_this_process():
+def test_one_process_is_this_one_and_takes_jobs_as_they_are_wanted():
     taken = []
     jobs = (taken.append(i) or i for i in range(9))
     results = over_processes(lambda i: (i, os.getpid()), jobs, 1)
@@ -16,7 +16,7 @@ def test_a_single_process_runs_jobs_lazily_in_this_process():
     assert [i for i, _ in results] == list(range(1, 9))
 
 
-def test_a_process_that_dies_is_reported():
+def test_a_process_that_dies_is_told():
     results = over_processes(os._exit, iter([1, 2, 3]), 2)
     with pytest.raises(
         UserError, match=r"a process of the preparation died.*finished work is kept"

@@ -1,4 +1,4 @@
-"""Preparation of a folder: songs with features, incremental work, filters and the report."""
+"""A folder becomes songs with features; faults are reported, counted and, if strict, errors."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ def experiment(name, root, prepared, **changes):
 
 
 def entries(prepared):
-    """Returns the content and modification time of every entry of a feature store."""
+    """Bytes and time of every entry of a feature store."""
     paths = sorted((prepared / "features").rglob("*.npz"))
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
@@ -55,7 +55,7 @@ def deam(tmp_path_factory):
     return root, folder, preparation_of(experiment("deam", root, folder))
 
 
-def test_every_song_has_ratings_and_matching_features(deam):
+def test_songs_ratings_and_features_belong_together(deam):
     _, _, prepared = deam
     names = {split: [song.song_id for song in songs] for split, songs in prepared.splits.items()}
     assert names == {"test": ["2001"], "train": ["2", "1001", "1002"]}
@@ -71,8 +71,8 @@ def test_every_song_has_ratings_and_matching_features(deam):
         assert song.waveform is None and song.ratings
 
 
-def test_every_window_of_a_song_equals_that_clip(deam):
-    """Images and embeddings of a window are the features of the clip that starts there."""
+def test_every_window_of_a_song_is_that_clip(deam):
+    """Images and embeddings of window j are the features of the clip that starts there."""
     root, folder, prepared = deam
     audio = experiment("deam", root, folder).audio
     song = by_id(prepared, "2001")
@@ -88,14 +88,14 @@ def test_every_window_of_a_song_equals_that_clip(deam):
         np.testing.assert_allclose(embedding, clip.embedding, atol=1e-5)
 
 
-def test_window_starts_cover_songs_of_any_length(deam):
+def test_windows_of_songs_of_any_length(deam):
     audio = experiment("deam", *deam[:2]).audio
     for n, starts in ((3, [0]), (12, [0]), (13, [0, 1]), (22, [0, 10]), (25, [0, 10, 13])):
         np.testing.assert_array_equal(window_starts(n, audio), starts)
 
 
-def test_audio_that_ends_early_is_padded_with_silence(deam):
-    """Song 1002 lasts 40.1 s and is rated from 15 s on; its ratings and span end at 40.1 s."""
+def test_sound_that_ends_early_is_followed_by_silence(deam):
+    """Song 1002 lasts 40.1 s and was rated from 15 s on: its ratings end there, its span too."""
     root, folder, prepared = deam
     assert {len(rating.curve) for rating in by_id(prepared, "1002").ratings} == {51}
     assert prepared.silence_s["1002"] == pytest.approx(0.4, abs=0.01)
@@ -108,7 +108,7 @@ def test_audio_that_ends_early_is_padded_with_silence(deam):
     np.testing.assert_allclose(features.log_mel[-40:], np.log(longer.audio.floor), rtol=1e-6)
 
 
-def test_preparing_again_computes_nothing(deam, caplog):
+def test_again_is_nothing_to_do(deam, caplog):
     root, folder, prepared = deam
     before = entries(folder)
     with caplog.at_level(logging.INFO, "dsaml_jax"):
@@ -120,7 +120,7 @@ def test_preparing_again_computes_nothing(deam, caplog):
     assert again.findings == prepared.findings
 
 
-def test_a_change_recomputes_only_dependent_features(deam, tmp_path):
+def test_only_what_depends_on_a_change_is_computed(deam, tmp_path):
     root, folder, _ = deam
     kinds = {kind: len(list((folder / "features" / kind).iterdir())) for kind in store.KINDS}
     preparation_of(experiment("deam", root, folder, **{"audio.embedding_hop": 7}))
@@ -132,7 +132,7 @@ def test_a_change_recomputes_only_dependent_features(deam, tmp_path):
 
 
 def test_filters_are_counted_by_split(deam):
-    """w3's rating of 1002 is flat; w1 rates two songs of the training split, the others one."""
+    """w3's rating of 1002 never moves; w1 rates two songs of the training split, the others one."""
     root, folder, prepared = deam
     assert (prepared.filtered["train"].flat, prepared.filtered["test"].flat) == (1, 0)
     again = preparation_of(experiment("deam", root, folder, **{"data.filters.more_songs_than": 1}))
@@ -142,14 +142,14 @@ def test_filters_are_counted_by_split(deam):
     assert again.findings.ratings == 2
 
 
-def test_filters_that_leave_no_rating_are_rejected(deam, tmp_path):
+def test_filters_that_leave_nothing_are_refused(deam, tmp_path):
     root = shutil.copytree(deam[0], tmp_path / "deam")
     shutil.rmtree(data_folders.deam_file(root, "arousal").parent)
     with pytest.raises(UserError, match="no rating of a song with usable audio passes"):
         preparation_of(experiment("deam", root, deam[1], **{"data.filters.more_songs_than": 9}))
 
 
-def test_the_report_lists_counts_and_problems(deam, tmp_path):
+def test_report(deam, tmp_path):
     root, folder, _ = deam
     text = prepare(experiment("deam", root, folder), tmp_path / "run")
     report = (tmp_path / "run" / FOLDER / "report.txt").read_text()
@@ -164,14 +164,14 @@ def test_the_report_lists_counts_and_problems(deam, tmp_path):
         assert line in text and line in report
     shares = [line.split()[2:] for line in text.splitlines() if line.startswith("    -0.4")]
     assert len(shares) == 1 and all(0 <= float(share) <= 100 for share in shares[0])
-    findings = json.loads((tmp_path / "run" / FOLDER / "findings.json").read_text())
-    assert findings["songs"] == 4
+    found = json.loads((tmp_path / "run" / FOLDER / "findings.json").read_text())
+    assert found["songs"] == 4
     assert (tmp_path / "run" / FOLDER / "report.png").read_bytes().startswith(b"\x89PNG")
-    # Training can start in the folder with the report of its data.
+    # Training begins in the folder that holds the report of its data.
     open_workdir(tmp_path / "run", experiment("deam", root, folder), fresh=True)
 
 
-def test_labels_without_audio_are_reported_and_rejected(tmp_path):
+def test_labels_alone_are_reported_and_refused(tmp_path):
     root = data_folders.pmemo(tmp_path / "pmemo")
     for path in (root / "chorus").iterdir():
         path.unlink()
@@ -202,14 +202,14 @@ def test_the_command_prepares_and_reports(deam, tmp_path):
     assert (tmp_path / "run" / FOLDER / "report.txt").is_file()
 
 
-def test_a_preparation_killed_in_two_processes_and_finished_in_one_gives_the_same_store(tmp_path):
-    """All processes get SIGKILL while entries are being written; see kill_preparation.py."""
+def test_killed_in_two_processes_and_ended_in_one_is_the_same_store(tmp_path):
+    """SIGKILL to all processes while entries are being written; see kill_preparation.py."""
     root = kill_preparation.folder_of_noise(tmp_path / "pmemo", songs=10, seconds=20.0)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     running = kill_preparation.start("pmemo", root, killed, "--config.data.processes=2")
     kill_preparation.kill_when(running, lambda: len(kill_preparation.entries(killed)) >= 3)
-    partial = kill_preparation.entries(killed)
-    assert len(partial) >= 3
+    there = kill_preparation.entries(killed)
+    assert len(there) >= 3
     config = deam_pdmer.get_config()
     config.data.name, config.data.root, config.data.processes = "pmemo", str(root), 1
     for folder in (killed, whole):
@@ -217,4 +217,4 @@ def test_a_preparation_killed_in_two_processes_and_finished_in_one_gives_the_sam
         preparation_of(experiment_from_config(config.to_dict()))
     assert kill_preparation.entries(killed) == kill_preparation.entries(whole)
     assert len(kill_preparation.entries(whole)) == 20
-    assert partial.items() <= kill_preparation.entries(whole).items()
+    assert there.items() <= kill_preparation.entries(whole).items()

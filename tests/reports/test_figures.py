@@ -1,4 +1,4 @@
-"""Figures: PNGs of README size, drawn from complete and incomplete data."""
+"""Figures: PNGs of README size, drawn from whatever an experiment has."""
 
 import warnings
 
@@ -28,7 +28,7 @@ def check(path):
 
 
 def shows(pixels, color):
-    """Returns whether any pixel has this color."""
+    """Whether any pixel has exactly this color."""
     wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return bool((np.abs(pixels - wanted).max(axis=-1) < 2 / 255).any())
 
@@ -44,7 +44,7 @@ def listener(seed, length=60, **more):
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
-def test_the_listener_figure_draws_every_curve(tmp_path, count):
+def test_listener_figure(tmp_path, count):
     path = tmp_path / "listeners.png"
     listener_figure(path, [listener(seed) for seed in range(count)])
     pixels = check(path)
@@ -52,7 +52,7 @@ def test_the_listener_figure_draws_every_curve(tmp_path, count):
         assert shows(pixels, color)
 
 
-def test_the_listener_figure_accepts_gaps_flat_ratings_and_missing_controls(tmp_path):
+def test_listener_figure_without_control_with_gaps_flat_ratings_and_long_ids(tmp_path):
     valid = np.arange(600) % 100 > 9
     curves = listener(0, 600, control=None, valid=valid, listener_id="a rater described at length")
     curves.rating[~valid] = np.nan
@@ -62,14 +62,14 @@ def test_the_listener_figure_accepts_gaps_flat_ratings_and_missing_controls(tmp_
     assert not shows(check(path), style.GREEN)
 
 
-def test_the_listener_figure_omits_missing_adapted_curves(tmp_path):
+def test_listener_figure_where_nobody_is_adapted_to(tmp_path):
     path = tmp_path / "songs.png"
     listener_figure(path, [listener(0, adapted=None, control=None)])
     pixels = check(path)
     assert shows(pixels, style.SKY) and not shows(pixels, style.ORANGE)
 
 
-def test_learning_curves_are_drawn_from_a_log_with_gaps(tmp_path):
+def test_learning_curves_read_the_log_and_pass_over_gaps(tmp_path):
     history = [{"step": i, "train/loss": 2 - i / 100, "train/score": i / 100} for i in range(100)]
     history += [
         {
@@ -87,21 +87,21 @@ def test_learning_curves_are_drawn_from_a_log_with_gaps(tmp_path):
     assert shows(pixels, style.ORANGE) and shows(pixels, style.BLUE)
 
 
-def test_learning_curves_of_an_almost_empty_log_are_drawn(tmp_path):
+def test_learning_curves_of_a_run_that_just_began(tmp_path):
     for number, history in enumerate([[], [{"step": 0, "train/loss": 1.0}]]):
         path = tmp_path / f"{number}.png"
         learning_curves(path, history)
         check(path)
 
 
-def test_smoothing_keeps_constants_and_interior_straight_lines():
+def test_smoothing_keeps_constants_and_straight_lines_inside():
     np.testing.assert_allclose(smooth(np.full(100, 0.3)), 0.3)
     line = np.arange(100.0)
     np.testing.assert_allclose(smooth(line)[10:-10], line[10:-10])
     assert len(smooth(np.zeros(0))) == 0
 
 
-def test_the_inner_loop_figure_draws_optional_second_losses(tmp_path):
+def test_inner_loop_figure(tmp_path):
     losses = np.exp(-np.arange(9) / 3) * np.random.default_rng(0).uniform(0.5, 1.5, (20, 1))
     path = tmp_path / "inner.png"
     inner_loop_figure(path, losses)
@@ -117,7 +117,7 @@ def test_the_same_curves_give_the_same_file(tmp_path):
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-def test_the_data_figure_draws_only_existing_ratings(tmp_path):
+def test_data_figure_draws_what_there_is(tmp_path):
     rng = np.random.default_rng(0)
     values = {"people": rng.uniform(-1, 1, (500, 2)), "average": rng.uniform(-0.3, 0.3, (90, 2))}
     path = tmp_path / "data.png"

@@ -1,4 +1,4 @@
-"""Training is the same with songs on the device or host, and with several steps per call."""
+"""Songs on the device or in host memory, one meta-step a call or several: the same training."""
 
 import contextlib
 import dataclasses
@@ -28,29 +28,29 @@ TASKS = TaskConfig(meta_batch=3, support=1, query=2, tasks_per_device=0)
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_streamed_tables_give_the_same_tasks(count):
+def test_streamed_tables_serve_the_same_tasks(count):
     with contextlib.closing(Stream(HOST, TASKS, KEY, task_mesh())) as stream:
-        for first in (0, count, 7):  # the last one was not prefetched
-            streamed = stream(first, count)
-            assert len(streamed.log_mel) == len(streamed.embedding) == min(SONGS, count * 3 * 3)
+        for first in (0, count, 7):  # the last is not what was sent ahead
+            few = stream(first, count)
+            assert len(few.log_mel) == len(few.embedding) == min(SONGS, count * 3 * 3)
             for step in range(first, first + count):
-                ours, keys = draw_meta_batch(TASKS, {}, streamed, KEY, step)
+                ours, keys = draw_meta_batch(TASKS, {}, few, KEY, step)
                 whole, their_keys = draw_meta_batch(TASKS, {}, HOST, KEY, step)
                 jax.tree.map(np.testing.assert_array_equal, ours, whole)
                 np.testing.assert_array_equal(*map(jax.random.key_data, (keys, their_keys)))
 
 
-def test_only_drawn_songs_are_transferred():
-    """At most nine songs are transferred of 1012, the last 1000 of which have no ratings."""
+def test_songs_that_nobody_drew_are_not_sent():
+    """Of 1012 songs, the last 1000 of which nobody has rated, never more than nine are sent."""
 
     def more(array):
         return np.concatenate([array, np.full((1000, *array.shape[1:]), np.nan, array.dtype)])
 
     many = HOST._replace(log_mel=more(HOST.log_mel), embedding=more(HOST.embedding))
     with open_batch_source(many, TASKS, KEY, task_mesh()) as batch_source:
-        streamed = batch_source(0, 1)
-    assert len(streamed.log_mel) == len(streamed.embedding) == 9
-    assert np.isfinite(streamed.log_mel).all() and np.isfinite(streamed.embedding).all()
+        few = batch_source(0, 1)
+    assert len(few.log_mel) == len(few.embedding) == 9
+    assert np.isfinite(few.log_mel).all() and np.isfinite(few.embedding).all()
 
 
 def test_songs_on_the_device_are_placed_once():
@@ -62,42 +62,38 @@ def test_songs_on_the_device_are_placed_once():
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
-    """Returns {variant: (results, metrics.jsonl)} of the tiny experiment."""
+    """{how: (results, metrics.jsonl)} of the tiny experiment; two meta-steps a call where asked."""
     folder = tmp_path_factory.mktemp("feed")
     config = tiny.get_config()
     config.data.prepared = str(folder / "prepared")
     config.diagnostics.every = 4
     config.inner.adapt = "predictor/output/*"
-    logs = {}
-    for variant, changes in {
+    found = {}
+    for how, changes in {
         "on the device": {},
         "streamed": {"data.on_device": False},
-        "streamed, two steps per call": {
-            "data.on_device": False,
-            "tasks.steps_per_call": 2,
-            "diagnostics.every": 0,
-        },
+        "streamed, in twos": {"data.on_device": False, "tasks.steps_per_call": 2},
     }.items():
         with config.unlocked():
             changed = config.copy_and_resolve_references()
             changed.update_from_flattened_dict(changes)
         experiment = experiment_from_config(changed.to_dict())
-        workdir = open_workdir(folder / variant, experiment, fresh=True)
+        workdir = open_workdir(folder / how, experiment, fresh=True)
         results = train(experiment, workdir)
-        logs[variant] = results, (workdir / "metrics.jsonl").read_text()
-    return logs
+        found[how] = results, (workdir / "metrics.jsonl").read_text()
+    return found
 
 
-def test_streaming_gives_identical_results(logged):
+def test_streaming_changes_not_a_bit(logged):
     (results, log), (streamed, streamed_log) = logged["on the device"], logged["streamed"]
     assert streamed_log == log
-    for name, result in results.items():
-        assert dataclasses.asdict(streamed[name]) == dataclasses.asdict(result)
+    for name, each in results.items():
+        assert dataclasses.asdict(streamed[name]) == dataclasses.asdict(each)
 
 
-def test_two_meta_steps_per_call_give_the_same_metrics(logged):
-    log, paired = logged["streamed"][1], logged["streamed, two steps per call"][1]
-    assert numbers(paired) == pytest.approx(numbers(log), rel=1e-4, abs=1e-5)
+def test_two_meta_steps_a_call_are_the_same_two(logged):
+    log, twos = logged["streamed"][1], logged["streamed, in twos"][1]
+    assert numbers(twos) == pytest.approx(numbers(log), rel=1e-4, abs=1e-5)
 
 
 def numbers(log):
@@ -110,12 +106,12 @@ def numbers(log):
     }
 
 
-def test_less_than_one_step_per_call_is_rejected():
+def test_less_than_one_step_a_call_is_refused():
     with pytest.raises(UserError, match=r"^tasks\.steps_per_call is 0; expected at least 1"):
         dataclasses.replace(TASKS, steps_per_call=0)
 
 
-def test_on_device_false_keeps_songs_on_the_host(tmp_path):
+def test_a_corpus_leaves_its_songs_on_the_host_where_asked(tmp_path):
     config = tiny.get_config()
     config.data.prepared = str(tmp_path)
     config.data.on_device = False

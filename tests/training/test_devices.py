@@ -1,4 +1,4 @@
-"""Training is the same on any number of devices and processes; invalid layouts are rejected."""
+"""The same training on any number of devices and processes, and what is refused."""
 
 import dataclasses
 import json
@@ -33,17 +33,17 @@ def started(devices: int, *arguments: str) -> subprocess.Popen:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return one.getsockname()[1]
 
 
 def written_by(folder: Path, groups: dict) -> dict:
-    """Runs `device_runs` in concurrent processes; returns {name: what it wrote}."""
-    running = [started(n, str(folder / name), *flags) for name, (n, flags) in groups.items()]
-    for process in running:
-        _, errors = process.communicate(timeout=500)
-        assert process.returncode == 0, errors
+    """{name: what `device_runs` wrote}, of processes that run at the same time."""
+    running = [started(n, str(folder / name), *given) for name, (n, given) in groups.items()]
+    for one in running:
+        _, errors = one.communicate(timeout=500)
+        assert one.returncode == 0, errors
     return {name: json.loads((folder / name).read_text()) for name in groups}
 
 
@@ -52,10 +52,10 @@ def same(run: dict, one: dict, rtol: float) -> None:
     np.testing.assert_allclose(run["weights"], one["weights"], rtol=rtol)
 
 
-def test_training_does_not_depend_on_the_number_of_devices_and_processes(tmp_path):
-    """Checks devices, restarts, streaming and processes in one test, since setup takes a minute.
+def test_any_number_of_devices_and_processes_trains_alike(tmp_path):
+    """One test, not four: what they would share takes a minute, and they may run in two processes.
 
-    Runs in subprocesses because the number of devices is fixed when JAX starts.
+    Processes of its own because the number of devices is fixed when JAX starts.
     """
     alone = written_by(tmp_path, {"alone": (8, ())})["alone"]
     restarted, streamed = alone.pop("restarted"), alone.pop("streamed")
@@ -64,22 +64,22 @@ def test_training_does_not_depend_on_the_number_of_devices_and_processes(tmp_pat
         same(run, alone[f"{dtype} {order} 1"], TOLERANCE[dtype])
         assert run["finite"] == [f"({device_runs.TASKS}, 2)", f"({device_runs.TASKS},)"]
         assert run["all_finite"]
-        # One all-reduce per step, and not in a loop.
+        # One all-reduce a step, and not in a loop.
         assert run["collectives"] == ([] if devices == "1" else [["all-reduce", 1]]), name
     one = alone["float64 second_order 1"]
     assert len(set(one["losses"])) == device_runs.STEPS
-    # Started on four devices and resumed from a checkpoint on two.
+    # Begun on four devices and, from a checkpoint, ended on two.
     same(restarted, one, 1e-11)
-    # In one call, with songs in host memory; still one all-reduce per meta-step.
+    # In one call, of songs in host memory; still one all-reduce a meta-step.
     same(streamed, alone["float64 second_order 4"], 1e-12)
     assert streamed["collectives"] == [["all-reduce", device_runs.STEPS]]
 
     address = f"--coordinator=localhost:{free_port()}"
     pair = {str(i): (4, (address, "--processes=2", f"--process_id={i}")) for i in range(2)}
-    for run in written_by(tmp_path, pair).values():
-        same(run["float64 second_order 8"], one, 1e-11)
-        assert run["float64 second_order 8"]["collectives"] == [["all-reduce", 1]]
-        agree, data, config = run["disagreement"]
+    for said in written_by(tmp_path, pair).values():
+        same(said["float64 second_order 8"], one, 1e-11)
+        assert said["float64 second_order 8"]["collectives"] == [["all-reduce", 1]]
+        agree, data, config = said["disagreement"]
         assert agree == ""
         assert data.startswith("process 1 of 2 has different data than process 0")
         assert config.startswith("process 1 of 2 has different config than process 0")
@@ -98,22 +98,22 @@ class FakeMesh:
         (16, 0, 8, Layout(8, 1, 2)),
         (9, 0, 8, Layout(8, 1, 2)),
         (16, 3, 2, Layout(2, 3, 3)),
-        (16, 7, 2, Layout(2, 2, 4)),  # rounds of 4 + 4, rather than 7 + 1 with 6 slots of padding
+        (16, 7, 2, Layout(2, 2, 4)),  # 4 + 4, not 7 + 1 and 6 places of padding
     ],
 )
-def test_layouts_hold_all_tasks_with_little_padding(meta_batch, tasks_per_device, devices, layout):
-    result = task_layout(meta_batch, tasks_per_device, FakeMesh(devices))
-    assert result == layout
-    assert result.devices * result.slots_per_device >= meta_batch
+def test_layouts(meta_batch, tasks_per_device, devices, layout):
+    found = task_layout(meta_batch, tasks_per_device, FakeMesh(devices))
+    assert found == layout
+    assert found.devices * found.slots_per_device >= meta_batch
 
 
-def test_more_devices_than_tasks_are_rejected():
+def test_more_devices_than_tasks_are_refused():
     with pytest.raises(UserError, match=r"^tasks\.meta_batch is 3, fewer than the 4 devices"):
         task_layout(3, 0, FakeMesh(4))
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    "given",
     [
         ("", 2, None),
         ("auto", 2, 0),
@@ -122,12 +122,12 @@ def test_more_devices_than_tasks_are_rejected():
         ("host", 2, 0),
     ],
 )
-def test_invalid_process_flags_are_rejected(arguments):
+def test_contradictions_of_processes_are_refused(given):
     with pytest.raises(UserError, match="HOST:PORT"):
-        processes.initialize_distributed(*arguments)
+        processes.initialize_distributed(*given)
 
 
-def test_digests_depend_on_values_shapes_and_types():
+def test_a_digest_tells_values_shapes_and_types_apart():
     zeros = np.zeros(4, np.float32)
     others = (zeros + 1, zeros.reshape(2, 2), zeros.view(np.int32), [zeros, zeros])
     assert len({processes.digest(x) for x in (zeros, *others)}) == 5

@@ -1,4 +1,4 @@
-"""The meta-step has no implicit broadcasts or transfers between host and device."""
+"""The meta-step broadcasts nothing by accident and moves nothing between host and device."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from dsaml_jax.training.step import make_meta_step
 from tests import device_runs
 
 
-def test_a_meta_step_has_no_implicit_rank_promotion_or_transfer():
+def test_no_implicit_rank_promotion_and_no_implicit_transfer():
     mesh = task_mesh(jax.devices()[:1])
     sizes = TaskConfig(meta_batch=2, support=1, query=2, tasks_per_device=0)
     step = make_meta_step(

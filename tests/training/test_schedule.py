@@ -1,15 +1,15 @@
-"""The schedule of validations, checkpoints and diagnoses."""
+"""What is due after which meta-step."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dsaml_jax.training.schedule import Schedule
 
-periods = st.integers(1, 12)
+every = st.integers(1, 12)
 
 
-@given(st.integers(0, 60), periods, periods, st.integers(0, 12), st.integers(1, 10))
-def test_calls_end_at_due_actions_and_cover_every_step_once(
+@given(st.integers(0, 60), every, every, st.integers(0, 12), st.integers(1, 10))
+def test_calls_end_at_whatever_is_due_and_cover_every_step_once(
     steps, validate, checkpoint, diagnose, per_call
 ):
     schedule = Schedule(steps, validate, checkpoint, diagnose, per_call)
@@ -22,7 +22,7 @@ def test_calls_end_at_due_actions_and_cover_every_step_once(
     assert step == steps and schedule.validates(steps)
 
 
-def test_diagnosis_is_off_without_a_period():
+def test_nothing_is_diagnosed_without_a_period():
     schedule = Schedule(10, 4, 3)
     assert [step for step in range(11) if schedule.diagnoses(step)] == []
     assert [step for step in range(11) if schedule.validates(step)] == [0, 4, 8, 10]

@@ -24,12 +24,12 @@ def songs(settings: SyntheticSettings, split: str) -> Iterator[schema.Song]:
     average = listeners.average_listener(settings.spread)
     for i in range(getattr(settings, f"{split}_songs")):
         cues = draw_cues(settings, split, i)
-        stimulus = (cues, settings.ratings_start_s, settings.ratings)
+        heard = (cues, settings.ratings_start_s, settings.ratings)
         ratings = []
         for j in np.flatnonzero(rated_by[:, i]).tolist():
             name, listener = annotators[j]
             rng = _stream(settings, split, _RATING, i, j)
-            perceived = listeners.perceive(listener, *stimulus)
+            perceived = listeners.perceive(listener, *heard)
             curve = listeners.rate(rng, listener, perceived, settings.spread)
             ratings.append(schema.Rating(name, curve, perceived))
         yield schema.Song(
@@ -44,7 +44,7 @@ def songs(settings: SyntheticSettings, split: str) -> Iterator[schema.Song]:
                 settings.sample_rate,
             ),
             sample_rate=settings.sample_rate,
-            population=listeners.perceive(average, *stimulus),
+            population=listeners.perceive(average, *heard),
         )
 
 
