@@ -17,7 +17,7 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def ended(tmp_path, mishap: str, *flags: str) -> tuple[list[int], list[str]]:
+def ended(tmp_path: Path, mishap: str, *flags: str) -> tuple[list[int], list[str]]:
     """Exit codes and standard error of two processes, of which the second suffers a mishap."""
     common = f"--coordinator=localhost:{free_port()}", "--processes=2", "--config=demo"
     running = [
@@ -35,7 +35,7 @@ def ended(tmp_path, mishap: str, *flags: str) -> tuple[list[int], list[str]]:
         for i in range(2)
     ]
     try:
-        said = [one.communicate(timeout=120)[1] for one in running]
+        said = [one.communicate(timeout=500)[1] for one in running]
     finally:
         for one in running:
             one.kill()
@@ -57,6 +57,6 @@ def test_all_processes_end_with_the_code_and_sentence_of_one(tmp_path, mishap, c
 
 
 def test_a_lost_process_is_told_and_the_others_may_resume(tmp_path):
-    codes, said = ended(tmp_path, "lost", "--heartbeat_timeout=4")
+    codes, said = ended(tmp_path, "lost", "--heartbeat_timeout=8")
     assert codes == [75, -9], said
     assert "the other processes of this run are lost" in said[0]
