@@ -23,9 +23,9 @@ def median_seconds(call: Callable[[], jax.Array], repeats: int) -> float:
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        for _ in range(calls):
-            result = call()
-        jax.block_until_ready(result)
+        for _ in range(calls - 1):
+            call()
+        jax.block_until_ready(call())
         seconds.append((time.perf_counter() - start) / calls)
     return statistics.median(seconds)
 
