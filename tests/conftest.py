@@ -30,3 +30,8 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # The time of an example depends on the machine's load and on what has been compiled already.
 settings.register_profile("dsaml_jax", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dsaml_jax")
+
+
+def pytest_collection_modifyitems(items):
+    """Starts the longest test first, so that no worker waits for it at the end."""
+    items.sort(key=lambda item: "test_devices" not in item.nodeid)
