@@ -83,7 +83,7 @@ def test_pmemo_is_split_at_random_and_short_choruses_are_masked(tmp_path):
     header = ["musicId", "frameTime", "Arousal(mean)", "Valence(mean)"]
     data_folders.table(root / "annotations" / "dynamic_annotations.csv", header, rows)
     for song in (1, 2, 3, 4):
-        data_folders.audio(root / "chorus" / f"{song}.mp3", 33)
+        data_folders.audio(root / "chorus" / f"{song}.mp3", 33 + song / 10)
     corpora = load_corpora(experiment("pmemo", root, tmp_path / "prepared"))
     assert sorted(name for corpus in corpora.values() for name in corpus.song_ids) == list("1234")
     rated = {

@@ -149,7 +149,7 @@ def test_the_merp_config_loads_splits_of_several_annotators(tmp_path):
                 columns["valence"].append(list(curve))
                 columns["arousal"].append(list(-curve))
     for song in range(20):
-        data_folders.audio(root / "audio" / f"00_{song}.wav", 6.0)
+        data_folders.audio(root / "audio" / f"00_{song}.wav", 6.0 + song / 100)
     parquet.write_table(pa.table(columns), root / "annotations_filtered.parquet")
     experiment = experiment_from_config(config.to_dict())
     corpora = load_corpora(experiment)
