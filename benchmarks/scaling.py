@@ -1,6 +1,6 @@
 """Reports what a meta-step computes, moves and communicates, and models how far it scales.
 
-python -m benchmarks.scaling --estimator=second_order     # compiles only; prints Markdown
+    python -m benchmarks.scaling --estimator=second_order     # compiles only; prints Markdown
 
 Counts are those of `configs/base.py`, the paper's size, compiled for eight devices of this machine
 (simulated ones on a CPU). Efficiency is a model, not a measurement:

@@ -1,6 +1,6 @@
 """DMER on PMEmo's choruses (2019 release: averaged labels only), split at random.
 
-python launch.py --config=configs/pmemo_dmer.py --config.data.root=DIR
+    python launch.py --config=configs/pmemo_dmer.py --config.data.root=DIR
 """
 
 from typing import Any
