@@ -7,7 +7,7 @@ Every other config is a short change to this one, and
 changes a field for one run. All fields, their units and their defaults are in `dsaml_jax/config/`,
 `dsaml_jax/audio/config.py` and `dsaml_jax/model/config.py`: 44.1 kHz, 60 ms windows every 10 ms,
 128 mel bands, clips of 60 half seconds; D 1024, 16 heads, 3 layers, feed-forward 2048, attention
-bands of 5 and 30 segments (29 M parameters); annotators of 15 songs or fewer, and flat ratings, are
+bands of 5 and 30 segments (30 M parameters); annotators of 15 songs or fewer, and flat ratings, are
 left out of real data sets.
 """
 

@@ -130,7 +130,15 @@ def _define_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
         flags.DEFINE_string(
             "workdir", None, "Folder of the run; default: runs/CONFIG_NAME.", values
         ),
-        flags.DEFINE_enum("mode", "train", list(MODES), "What to do.", values),
+        flags.DEFINE_enum(
+            "mode",
+            "train",
+            list(MODES),
+            "What to do: prepare data, train and evaluate; evaluate a trained run again; diagnose its "
+            "meta-gradients; compare variants of the inner loop; prepare data only; report what fits "
+            "on a device.",
+            values,
+        ),
         flags.DEFINE_float(
             "memory_gib",
             0.0,
