@@ -134,9 +134,9 @@ def _define_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
             "mode",
             "train",
             list(MODES),
-            "What to do: prepare data, train and evaluate; evaluate a trained run again; diagnose its "
-            "meta-gradients; compare variants of the inner loop; prepare data only; report what fits "
-            "on a device.",
+            "What to do: prepare data, train and evaluate; evaluate a trained run again; diagnose "
+            "its meta-gradients; compare variants of the inner loop; prepare data only; report "
+            "what fits on a device.",
             values,
         ),
         flags.DEFINE_float(
