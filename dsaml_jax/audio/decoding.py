@@ -37,6 +37,7 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty; expected audio.")
+        # At once, since libsndfile seeks between parts of an mp3, which then begin with errors.
         with sound_file.opened(path) as sound:
             samples, rate = sound.read(dtype="float32", always_2d=True), sound.samplerate
     except OSError as error:
@@ -46,9 +47,9 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
         raise UserError(f"{path} cannot be decoded: {reason}.") from error
     if not samples.size:
         raise UserError(f"{path} contains no samples; expected audio.")
-    if not np.isfinite(samples).all():
+    peak = float(max(samples.max(), -samples.min()))  # without a copy; NaN if a sample is
+    if not np.isfinite(peak):
         raise UserError(f"{path} contains samples that are not finite; expected audio.")
-    peak = float(np.abs(samples).max())
     if peak == 0:
         raise UserError(f"{path} is silent throughout; expected audio.")
     if peak > LOUDEST:

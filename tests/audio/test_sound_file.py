@@ -8,7 +8,7 @@ from dsaml_jax.audio import sound_file
 from dsaml_jax.audio.decoding import decode
 from dsaml_jax.datasets import layout
 
-SECONDS = 6.0
+SECONDS = 4.0
 NAMES = (b"Xing", b"Info")
 
 
