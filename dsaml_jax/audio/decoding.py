@@ -6,9 +6,8 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from dsaml_jax.audio import midi
+from dsaml_jax.audio import midi, sound_file
 from dsaml_jax.errors import UserError
 
 MIDI_RATE = 48_000
@@ -38,9 +37,9 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty; expected audio.")
-        # Given a name, libsndfile would also open the "._name" that macOS leaves, and fail.
-        with path.open("rb") as file:
-            samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        # At once, since libsndfile seeks between parts of an mp3, which then begin with errors.
+        with sound_file.opened(path) as sound:
+            samples, rate = sound.read(dtype="float32", always_2d=True), sound.samplerate
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except RuntimeError as error:
@@ -48,9 +47,9 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
         raise UserError(f"{path} cannot be decoded: {reason}.") from error
     if not samples.size:
         raise UserError(f"{path} contains no samples; expected audio.")
-    if not np.isfinite(samples).all():
+    peak = float(max(samples.max(), -samples.min()))  # without a copy; NaN if a sample is
+    if not np.isfinite(peak):
         raise UserError(f"{path} contains samples that are not finite; expected audio.")
-    peak = float(np.abs(samples).max())
     if peak == 0:
         raise UserError(f"{path} is silent throughout; expected audio.")
     if peak > LOUDEST:

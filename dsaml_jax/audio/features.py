@@ -79,7 +79,7 @@ def cut_span(waveform: np.ndarray, sample_rate: int, start_s: float, length_s: f
         raise UserError(f"the span begins at {start_s:g} s; expected a time of 0 s or later.")
     start, length = round(start_s * sample_rate), round(length_s * sample_rate)
     span = waveform[start : start + length]
-    return np.pad(span, (0, length - len(span)))
+    return span if len(span) == length else np.pad(span, (0, length - len(span)))
 
 
 def song_log_mel(

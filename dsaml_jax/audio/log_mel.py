@@ -9,6 +9,8 @@ import numpy as np
 
 from dsaml_jax.audio.config import AudioConfig
 
+_PIECE = 60  # segments computed at once
+
 
 def cut_segments(waveform: np.ndarray, config: AudioConfig) -> np.ndarray:
     """Cuts [samples] into whole segments [S, segment samples]; a remainder is dropped."""
@@ -23,7 +25,17 @@ def log_mel(segments: np.ndarray, config: AudioConfig) -> np.ndarray:
     The STFT is computed within each segment: periodic Hann window, centered frames, reflect
     padding, power spectrum; then HTK-scale mel triangles without normalization. Source: the
     released code of Zhang et al., AAAI 2025.
+
+    Memory beyond the result does not grow with S: segments are computed `_PIECE` at a time.
     """
+    images = np.empty((len(segments), *config.image), np.float32)
+    for start in range(0, len(segments), _PIECE):
+        piece = slice(start, start + _PIECE)
+        images[piece] = _log_mel(segments[piece], config)
+    return images
+
+
+def _log_mel(segments: np.ndarray, config: AudioConfig) -> np.ndarray:
     spectrum = librosa.stft(
         segments.astype(np.float32),
         n_fft=config.window,

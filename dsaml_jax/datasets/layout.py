@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import soundfile
-
+from dsaml_jax.audio import sound_file
 from dsaml_jax.datasets import report, tree
 from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal, ReadOptions
@@ -151,13 +150,14 @@ def pairs(
 
 
 def audio_seconds(path: Path) -> float | None:
-    """Returns the length given in the file's header; None if the header cannot be read.
+    """Returns the length by the file's header, or by an mp3's frames if they say more.
 
-    Only decoding can tell whether the audio itself is intact.
+    It is None if the header cannot be read. Only decoding can tell whether the audio itself is
+    intact.
     """
     try:
-        with path.open("rb") as file:  # given a name, libsndfile fails on macOS "._name" files
-            return float(soundfile.info(file).duration)
+        with sound_file.opened(path) as sound:
+            return sound.frames / sound.samplerate
     except (RuntimeError, OSError):
         return None
 

@@ -25,7 +25,7 @@ from dsaml_jax.audio.log_mel import silent
 from dsaml_jax.datasets.schema import RATING_HZ, Song
 from dsaml_jax.errors import UserError
 
-VERSION = 1
+VERSION = 2
 """Version of the features; increase it when the same sound and config give other numbers."""
 
 

@@ -63,6 +63,7 @@ def write_unusable(path, kind):
             "none": np.zeros(0),
             "silent": np.zeros(2000),
             "nan": np.where(np.arange(2000) == 7, np.nan, 0.1),
+            "inf": np.where(np.arange(2000) == 7, -np.inf, 0.1),
         }
         soundfile.write(path, samples[kind], RATE, subtype="FLOAT")
     return path
@@ -78,6 +79,7 @@ def write_unusable(path, kind):
         ("none", "contains no samples"),
         ("silent", "silent throughout"),
         ("nan", "not finite"),
+        ("inf", "not finite"),
     ],
 )
 def test_unusable_audio_is_rejected_in_one_sentence(tmp_path, kind, sentence):

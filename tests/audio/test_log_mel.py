@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
+from dsaml_jax.audio import log_mel as log_mel_module
 from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.audio.features import clip_features, embedding_size
 from dsaml_jax.audio.log_mel import cut_segments, log_mel
@@ -60,3 +62,13 @@ def test_silence_and_short_audio_give_finite_features():
     for sound in (np.zeros(16_000 * 6, np.float32), np.ones(1000, np.float32)):
         for feature in clip_features(sound, 16_000, 0.0, config):
             assert np.isfinite(feature).all()
+
+
+@pytest.mark.parametrize("segments", [0, 61])
+def test_segments_are_computed_in_pieces_that_change_no_bit(monkeypatch, segments):
+    config = AudioConfig(sample_rate=16_000, mel_bands=32)
+    sound = np.random.default_rng(0).normal(size=(segments, config.segment_samples)) * 0.1
+    pieces = log_mel(sound, config)
+    assert pieces.dtype == np.float32 and pieces.shape == (segments, *config.image)
+    monkeypatch.setattr(log_mel_module, "_PIECE", max(segments, 1))
+    np.testing.assert_array_equal(pieces, log_mel(sound, config))

@@ -1,0 +1,129 @@
+"""Opening of sound files, and the length of an mp3 by its frames.
+
+An mp3 states no length, except in a first frame named "Xing" or "Info" that some encoders add.
+Without it libsndfile divides the size of the file by that of the first frame, which is wrong where
+the bit rate varies, and reading ends there; so it does after the first of several files that were
+joined. Source of the layout: ISO/IEC 11172-3 and 13818-3, layer III.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import soundfile
+
+_KBIT = {  # by whether the file is MPEG-1, then by the header's index; 0 is none
+    True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
+    False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
+}
+_RATES = (44_100, 48_000, 32_000, 0)
+_HALVED = {3: 1, 2: 2, 0: 4}  # MPEG-1, MPEG-2, MPEG-2.5
+_PADDING = 2 * 4095
+"""Most samples that a header can tell libsndfile to leave out at both ends."""
+
+
+class _Header(NamedTuple):
+    """What the header of a frame says: the version, the sample rate and the frame's bytes."""
+
+    mpeg: int
+    rate: int
+    size: int
+
+    @property
+    def samples(self) -> int:
+        return 1152 if self.mpeg == 3 else 576
+
+    def continues(self, other: _Header | None) -> bool:
+        return other is None or self[:2] == other[:2]
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Opens a sound file for reading; an mp3 that is longer than it states, with its true length.
+
+    Raises:
+      OSError: The file cannot be read.
+      RuntimeError: libsndfile cannot decode it.
+    """
+    # Given a name, libsndfile would also open the "._name" that macOS leaves, and fail.
+    with path.open("rb") as file:
+        with soundfile.SoundFile(file) as sound:
+            if sound.format != "MP3":
+                yield sound
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                longer = _with_length(content, sound.frames)
+            if longer is None:
+                yield sound
+                return
+        with soundfile.SoundFile(io.BytesIO(longer)) as sound:
+            yield sound
+
+
+def _with_length(content: mmap.mmap, stated: int) -> bytes | None:
+    """Returns an mp3 that states its number of frames; None if `stated` samples may be all."""
+    starts = _frame_starts(content)
+    if len(starts) < 2:
+        return None
+    head = content[starts[0] : starts[0] + 64]
+    if any(name in head for name in (b"Xing", b"Info", b"VBRI")):  # this frame has no sound
+        del starts[0]
+    first = content[starts[0] : starts[0] + 4]
+    header = _header(first)
+    assert header is not None
+    if len(starts) * header.samples <= stated + _PADDING + 2 * header.samples:
+        return None
+    return _length_frame(first, len(starts)) + content[starts[0] :]
+
+
+def _length_frame(first: bytes, count: int) -> bytes:
+    """Returns a frame named "Xing" that states a number of frames, for a stream's front."""
+    # Of the highest bit rate, so that it has room, without padding and checksum.
+    fields = bytes([255, first[1] | 1, 14 << 4 | first[2] & 0b1100, first[3]])
+    header = _header(fields)
+    assert header is not None
+    mono = first[3] >> 6 == 3
+    side = (17 if mono else 32) if header.mpeg == 3 else (9 if mono else 17)
+    length = fields + bytes(side) + b"Xing" + (1).to_bytes(4, "big") + count.to_bytes(4, "big")
+    return length.ljust(header.size, b"\0")
+
+
+def _frame_starts(content: bytes | mmap.mmap) -> list[int]:
+    """Returns the positions of the whole frames of one stream; what lies between is skipped."""
+    at = 0
+    while content[at : at + 3] == b"ID3":
+        size = content[at + 6 : at + 10].ljust(4, b"\0")
+        at += 10 + sum(byte << 7 * place for place, byte in enumerate(reversed(size)))
+    starts: list[int] = []
+    stream, in_step = None, False
+    while 0 <= at < len(content):
+        header = _header(content[at : at + 4])
+        if header is not None and header.continues(stream):
+            end = at + header.size
+            after = _header(content[end : end + 4])
+            # Other bytes may look like a header, but hardly like two, a frame apart.
+            if end <= len(content) and (in_step or (after and after.continues(header))):
+                starts.append(at)
+                stream, in_step, at = header, True, end
+                continue
+        in_step = False
+        at = content.find(b"\xff", at + 1)
+    return starts
+
+
+def _header(four: bytes) -> _Header | None:
+    """Reads the header of a layer III frame of a fixed size; None for anything else."""
+    if len(four) < 4 or four[0] != 255 or four[1] & 0b11100110 != 0b11100010:
+        return None
+    mpeg = four[1] >> 3 & 3
+    kbit, rate = _KBIT[mpeg == 3][four[2] >> 4], _RATES[four[2] >> 2 & 3]
+    if mpeg not in _HALVED or not kbit or not rate:
+        return None
+    rate //= _HALVED[mpeg]
+    size = (144 if mpeg == 3 else 72) * kbit * 1000 // rate + (four[2] >> 1 & 1)
+    return _Header(mpeg, rate, size)
