@@ -12,6 +12,7 @@ from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.errors import UserError
 
+_UNKNOWN = 2**63 - 1  # samples that libsndfile states for a FLAC file without its length
 _DEPTH = 3  # levels of folders below the root that are searched
 
 
@@ -151,13 +152,14 @@ def pairs(
 
 
 def audio_seconds(path: Path) -> float | None:
-    """Returns the length given in the file's header; None if the header cannot be read.
+    """Returns the length given in the file's header; None if it cannot be read or is unknown there.
 
     Only decoding can tell whether the audio itself is intact.
     """
     try:
         with path.open("rb") as file:  # given a name, libsndfile fails on macOS "._name" files
-            return float(soundfile.info(file).duration)
+            info = soundfile.info(file)
+            return None if info.frames == _UNKNOWN else float(info.duration)
     except (RuntimeError, OSError):
         return None
 
