@@ -17,13 +17,17 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from dsaml_jax.config.files import config_file, load_config
+from dsaml_jax.config.files import config_file, load_config, plain
+from dsaml_jax.constraints import check_finite
 from dsaml_jax.errors import Interrupted, UserError
 from dsaml_jax.runtime.files import cannot_write, storage_reason
 
 if TYPE_CHECKING:
     from dsaml_jax.config.experiment import Experiment
     from dsaml_jax.evaluation.results import Results
+
+
+_LONGEST_WAIT_S = 10**6  # longer ones do not fit into what the system waits with
 
 
 class Options(NamedTuple):
@@ -104,12 +108,21 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
         file that cannot be loaded.
     """
     _define_flags(argv, values)
+    for argument in argv:
+        override = re.match(r"--?(?:no)?config\.([^=]*)", argument)
+        if override and not re.fullmatch(r"\w+(\[\d+\])*(\.\w+(\[\d+\])*)*", override[1]):
+            raise UserError(
+                f"--config.{override[1]}: expected names of fields with dots between, such as "
+                "--config.data.root=DIR."
+            )
     try:
         rest = values(argv)
     except (AttributeError, KeyError) as error:
         raise UserError(f"--config: {' '.join(str(error).split())}") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_flag_sentence(str(error))) from error
+    for name in ("memory_gib", "stop_within"):
+        check_finite(values[name].value, f"--{name}")  # nan passes every bound
     if values.config is not None:
         _drop_fields_of_another_estimator(values)
     return rest
@@ -144,6 +157,7 @@ def _define_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
             0.0,
             "For dry_run: memory of a device in GiB; 0 for what the device reports.",
             lower_bound=0.0,
+            upper_bound=1e6,
             flag_values=values,
         ),
         flags.DEFINE_integer(
@@ -159,6 +173,7 @@ def _define_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
             20.0,
             "Seconds that training has, after SIGTERM, to end its meta-step or validation.",
             lower_bound=0.0,
+            upper_bound=_LONGEST_WAIT_S,
             flag_values=values,
         ),
         flags.DEFINE_string(
@@ -189,6 +204,7 @@ def _define_process_flags(values: flags.FlagValues) -> tuple[flags.FlagHolder, .
             300,
             "Seconds that each of several processes waits for the others at the start.",
             lower_bound=1,
+            upper_bound=_LONGEST_WAIT_S,
             flag_values=values,
         ),
         flags.DEFINE_integer(
@@ -196,6 +212,7 @@ def _define_process_flags(values: flags.FlagValues) -> tuple[flags.FlagHolder, .
             20,
             "Seconds after which one of several processes that is not heard of counts as lost.",
             lower_bound=1,
+            upper_bound=_LONGEST_WAIT_S,
             flag_values=values,
         ),
     )
@@ -300,7 +317,7 @@ def _run_mode(given: flags.FlagValues) -> None:
     from dsaml_jax.runtime import processes
     from dsaml_jax.runtime.compilation_cache import enable_compilation_cache
 
-    experiment = experiment_from_config(given.config.to_dict())
+    experiment = experiment_from_config(plain(given.config))
     name = Path(config_flags.get_config_filename(given["config"])).stem
     path = Path(given.workdir or f"runs/{name}")
     # Libraries' log lines would hide the run's own.
@@ -371,7 +388,8 @@ def _prepare(experiment: Experiment, workdir: Path, _: Options) -> str:
 def _dry_run(experiment: Experiment, workdir: Path, options: Options) -> str:
     from dsaml_jax.commands.dry_run import dry_run
 
-    file = workdir.with_name(f"{workdir.name}.dry_run.json")
+    folder = workdir.absolute()  # "." has no name
+    file = folder.parent / f"{folder.name}.dry_run.json"
     return f"{dry_run(experiment, file, options.memory_gib)}\nAlso in {file}."
 
 

@@ -45,6 +45,11 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     except RuntimeError as error:
         reason = str(error).rpartition(": ")[2].strip().rstrip(".")
         raise UserError(f"{path} cannot be decoded: {reason}.") from error
+    except (MemoryError, ValueError) as error:  # soundfile allocates what the header states
+        raise UserError(
+            f"{path} cannot be decoded: its header states no length, as after writing to a pipe, "
+            "or more than fits in memory; write the file again, such as with ffmpeg -i OLD NEW."
+        ) from error
     if not samples.size:
         raise UserError(f"{path} contains no samples; expected audio.")
     peak = float(max(samples.max(), -samples.min()))  # without a copy; NaN if a sample is

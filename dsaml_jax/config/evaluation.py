@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -62,6 +63,10 @@ class DiagnosticsConfig:
         check_fields(self, "diagnostics")
 
 
+_VARIANT_NAME = re.compile(r"[\w(+=][\w ().,:+=-]{0,99}")
+"""Names of variants become names of folders."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ComparisonConfig:
     """What --mode=compare runs."""
@@ -75,3 +80,9 @@ class ComparisonConfig:
 
     def __post_init__(self):
         check_fields(self, "comparison")
+        for name in self.variants:
+            if not _VARIANT_NAME.fullmatch(name) or len(name.encode()) > 200:
+                raise UserError(
+                    f"comparison.variants has the name {name[:120]!r}; expected 1 to 100 letters, "
+                    "digits, blanks, or any of ().,:+=-, since folders are named so."
+                )

@@ -14,8 +14,10 @@ import sys
 import traceback
 import types
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import RequiredValueError
 
 from dsaml_jax.config.renamed import new_line
 from dsaml_jax.errors import UserError
@@ -42,7 +44,11 @@ def config_file(name: str) -> Path:
     """
     is_name = "/" not in name and not name.endswith(".py")
     file = shipped_folder() / f"{name}.py" if is_name else Path(name)
-    if not file.is_file():
+    try:
+        exists = file.is_file()
+    except (OSError, ValueError):  # such as a name that is too long
+        exists = False
+    if not exists:
         names = shipped_names()
         near = difflib.get_close_matches(Path(name).stem, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -92,6 +98,34 @@ def load_config(file: Path) -> ConfigDict:
             "configs.base.get_config() returns."
         )
     return config
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """Returns a config as nested dicts.
+
+    Raises:
+      UserError: a required field is not set, or a name of a field is no text.
+    """
+    try:
+        return config.to_dict()
+    except RequiredValueError as error:
+        field = _unset(config)
+        raise UserError(f"{field} is not set; give it: --config.{field}=VALUE.") from error
+    except TypeError as error:
+        raise UserError(f"--config: names of fields are texts only ({error}).") from error
+
+
+def _unset(config: ConfigDict) -> str:
+    """Returns the path of the first `required_placeholder` without a value; "" if there is none."""
+    for name in config:
+        try:
+            value = config[name]
+        except RequiredValueError:
+            return str(name)
+        inner = _unset(value) if isinstance(value, ConfigDict) else ""
+        if inner:
+            return f"{name}.{inner}"
+    return ""
 
 
 def _located(error: Exception, file: Path) -> UserError:

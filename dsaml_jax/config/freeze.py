@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from dsaml_jax.config.renamed import new_form
-from dsaml_jax.constraints import check, elements, field_types
+from dsaml_jax.constraints import check, check_finite, elements, field_types
 from dsaml_jax.errors import UserError, one_of
 
 Config = TypeVar("Config")
@@ -58,7 +58,7 @@ def replace(config: Config, changes: Any, path: str) -> Config:
 
 def _refuse_unknown(cls: type, values: Mapping[str, Any], path: str) -> None:
     names = _names(cls)
-    for name in values:
+    for name in _texts(values, path or "config"):
         if name not in names:
             where = f"{path}.{name}" if path else name
             near = difflib.get_close_matches(name, names, n=1)
@@ -100,12 +100,37 @@ def _convert(annotation: Any, value: Any, path: str) -> Any:
         )
     expected = origin or annotation
     if expected is Mapping and isinstance(value, Mapping):
-        return {name: value[name] for name in value}
+        return {name: _plain(value[name], f"{path}.{name}") for name in _texts(value, path)}
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(_plain(value, path))
     if isinstance(value, expected) and (expected is bool or not isinstance(value, bool)):
         return value
     raise UserError(f"{path} is {value!r}; expected {_KINDS.get(expected, str(expected))}.")
+
+
+def _plain(value: Any, path: str) -> Any:
+    """Returns a value of a free mapping, or raises UserError unless `config.json` can hold it."""
+    if isinstance(value, Mapping):
+        return {name: _plain(value[name], f"{path}.{name}") for name in _texts(value, path)}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(element, f"{path}[{i}]") for i, element in enumerate(value))
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise UserError(f"{path} is a whole number of more than 64 bits; expected a smaller one.")
+    if value is None or isinstance(value, bool | int | float | str):
+        check_finite(value, path)
+        return value
+    raise UserError(
+        f"{path} is {str(value)[:60]!r}, a {type(value).__name__}; expected plain values: numbers, "
+        "text, True, False, None, or lists and mappings of them."
+    )
+
+
+def _texts(values: Mapping[Any, Any], path: str) -> list[str]:
+    """Returns the names in a mapping, or raises UserError unless all are texts."""
+    for name in values:
+        if not isinstance(name, str):
+            raise UserError(f"{path} has the name {name!r}; expected text: write {str(name)!r}.")
+    return list(values)
 
 
 def _freeze_one_of(classes: tuple[type, ...], value: Any, path: str) -> Any:

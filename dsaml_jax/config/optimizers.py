@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from dsaml_jax import meta
@@ -31,7 +33,7 @@ class OptimizerConfig:
         rate = self.options.get("learning_rate")
         if isinstance(rate, int | float):
             check(NonNegativeFloat, rate, "optimizer.options.learning_rate")
-        self.build()
+        self._try(self.build())
 
     def build(self, **changes: Any) -> optax.GradientTransformation:
         """Returns the transformation, with some options replaced by `changes`.
@@ -41,7 +43,7 @@ class OptimizerConfig:
         """
         function = OURS.get(self.name) or getattr(optax, self.name, None)
         if not callable(function):
-            near = difflib.get_close_matches(self.name, [*OURS, *dir(optax)], n=1)
+            near = difflib.get_close_matches(self.name, [*OURS, *optax.__all__], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
             raise UserError(f"optimizer.name: optax has no {self.name!r}{hint}")
         options = {**self.options, **changes}
@@ -59,3 +61,15 @@ class OptimizerConfig:
                 "'adam'."
             )
         return built
+
+    def _try(self, built: optax.GradientTransformation) -> None:
+        """Raises UserError unless an update can be traced: optax looks at options no earlier."""
+        params = jax.ShapeDtypeStruct((2, 2), jnp.float32)
+        try:
+            jax.eval_shape(lambda p: built.update(p, built.init(p), p), params)
+        except Exception as error:  # whatever an option of another type leads to
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"optimizer: {self.name} cannot be used with the options {dict(self.options)} "
+                f"({reason}); expected those that optax.{self.name} documents."
+            ) from error

@@ -11,6 +11,7 @@ from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.errors import UserError
 
+_UNKNOWN = 2**63 - 1  # samples that libsndfile states for a FLAC file without its length
 _DEPTH = 3  # levels of folders below the root that are searched
 
 
@@ -152,12 +153,12 @@ def pairs(
 def audio_seconds(path: Path) -> float | None:
     """Returns the length by the file's header, or by an mp3's frames if they say more.
 
-    It is None if the header cannot be read. Only decoding can tell whether the audio itself is
-    intact.
+    It is None if the header cannot be read or does not know it. Only decoding can tell whether the
+    audio itself is intact.
     """
     try:
         with sound_file.opened(path) as sound:
-            return sound.frames / sound.samplerate
+            return None if sound.frames == _UNKNOWN else sound.frames / sound.samplerate
     except (RuntimeError, OSError):
         return None
 

@@ -5,6 +5,7 @@ import pytest
 import soundfile
 
 from dsaml_jax.audio.decoding import MIDI_RATE, audio_hash, decode
+from dsaml_jax.datasets import layout
 from dsaml_jax.errors import UserError
 from tests import data_folders
 
@@ -113,3 +114,18 @@ def test_a_file_that_is_not_scaled_is_told(tmp_path, peak):
     soundfile.write(path, np.float32(peak) * tone(size=1.0), RATE, subtype="FLOAT")
     with pytest.raises(UserError, match=r"song\.wav contains samples of .*expected at most 1000"):
         decode(path)
+
+
+@pytest.mark.parametrize("samples", [0, 2**36 - 1])
+def test_a_flac_whose_header_states_no_length_or_a_wrong_one_is_told(tmp_path, samples):
+    path = tmp_path / "song.flac"
+    soundfile.write(path, tone(), RATE)
+    content = bytearray(path.read_bytes())
+    fields = int.from_bytes(content[18:26], "big") >> 36 << 36  # STREAMINFO; 36 bits of samples
+    content[18:26] = (fields | samples).to_bytes(8, "big")
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"song\.flac cannot be decoded: (its header|Internal)"):
+        decode(path)
+    length = layout.audio_seconds(path)
+    assert length is None or length > 3600
+    assert (length is None) == (samples == 0)

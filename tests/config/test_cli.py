@@ -9,6 +9,7 @@ from absl import flags
 
 from dsaml_jax import cli
 from dsaml_jax.config.experiment import experiment_from_config
+from dsaml_jax.config.files import plain
 from dsaml_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def parse(*arguments):
     values = flags.FlagValues()
     cli.parse(["launch.py", *arguments], values)
-    return experiment_from_config(values.config.to_dict())
+    return experiment_from_config(plain(values.config))
 
 
 def test_a_config_is_found_by_name_and_by_path(tmp_path, monkeypatch):
@@ -71,6 +72,12 @@ def test_a_new_name_drops_the_fields_of_the_old_estimator(tmp_path):
         ("--config.tasks.at_once=4", r"tasks\.tasks_per_device"),
         ("--config.meta.steps=many", r"--config\.meta\.steps=many"),
         ("--memory_gib=-1", "memory_gib"),
+        ("--memory_gib=nan", "--memory_gib is nan; expected a finite number"),
+        ("--memory_gib=inf", "memory_gib=inf: .*in the range"),
+        ("--stop_within=nan", "--stop_within is nan; expected a finite number"),
+        ("--heartbeat_timeout=99999999999", "heartbeat_timeout=99999999999: .*in the range"),
+        ("--config.comparison.variants.a/b.steps=3", "a/b.steps: expected names of fields"),
+        ("--config..seed=1", "expected names of fields with dots between"),
     ],
 )
 def test_mistakes_are_reported_in_one_sentence(argument, sentence):
@@ -141,6 +148,18 @@ def test_program_name_is_how_the_program_was_started():
         ("a.py", "import sys\nsys.exit()", r"a\.py ends the program"),
         ("a.json", '{"seed": 1}', r"a\.json defines no function get_config"),
         ("a.py", "x = 1\0", r"a\.py: .*null bytes"),
+        (
+            "a.py",
+            "from ml_collections import config_dict as d\ndef get_config():\n"
+            "    return d.ConfigDict({'a': {'b': d.required_placeholder(int)}})",
+            r"a\.b is not set; give it: --config\.a\.b=VALUE",
+        ),
+        (
+            "a.py",
+            "from ml_collections import ConfigDict\ndef get_config():\n"
+            "    return ConfigDict({'a': 1, 2: 3})",
+            "names of fields are texts only",
+        ),
         ("a.py", "def get_config():\n    return open('gone')", r"line 2: .*No such file"),
     ],
 )
@@ -150,3 +169,10 @@ def test_a_file_that_is_no_config_is_one_sentence(tmp_path, name, content, sente
     with pytest.raises(UserError, match=sentence) as caught:
         parse(f"--config={file}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_too_long_is_no_config():
+    with pytest.raises(UserError, match="there is no config aaa"):
+        parse(f"--config={'a' * 300}")
+    with pytest.raises(UserError, match="there is no file /aaa"):
+        parse(f"--config=/{'a' * 300}")

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from configs import base, demo, study_all_weights, study_meta_gradients
@@ -127,6 +128,27 @@ MISTAKES = [
     (
         {"comparison__variants": {"mine": {"estimator": {"name": "truncated"}, "last_steps": 2}}},
         "inner.last_steps is now inner.estimator.last_steps",
+    ),
+    ({"comparison__variants": {"a/b": {}}}, "comparison.variants has the name 'a/b'"),
+    ({"comparison__variants": {"..": {}}}, "comparison.variants has the name '..'"),
+    ({"comparison__variants": {1: {}}}, "comparison.variants has the name 1; expected text"),
+    ({"data__builder": {"a": {1, 2}}}, "data.builder.a is '{1, 2}', a set; expected plain values"),
+    ({"data__builder": {"a": b"x"}}, "data.builder.a is \"b'x'\", a bytes; expected plain values"),
+    ({"data__builder": {"a": np.float32(1)}}, "data.builder.a is '1.0', a float32; expected"),
+    ({"data__builder": {"a": (0, [math.nan])}}, "data.builder.a[1][0] is nan; expected a finite"),
+    ({"data__builder": {"seed": 10**5000}}, "data.builder.seed is a whole number of more than 64"),
+    ({"meta__clip_norm": 10**400}, "meta.clip_norm is a whole number of more than 64 bits"),
+    (
+        {"meta__optimizer": optimizer("adam", learning_rate=0.1, eps="x").to_dict()},
+        "optimizer: adam cannot be used with the options",
+    ),
+    (
+        {"inner__optimizer": optimizer("sgd", learning_rate=0.1, momentum="nan").to_dict()},
+        "optimizer: sgd cannot be used with the options",
+    ),
+    (
+        {"inner__optimizer": optimizer("lbfgs", learning_rate=0.1).to_dict()},
+        "optimizer: lbfgs cannot be used with the options",
     ),
     ({"inner__estimator": {"name": "frist_order"}}, "did you mean 'first_order'?"),
     ({"inner__estimator": {"last_steps": 2}}, "expected a field name, one of first_order"),

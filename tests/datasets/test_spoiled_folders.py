@@ -321,3 +321,34 @@ def test_filters_that_drop_everything_are_named():
     sentence = str(filters.nothing_passes(RatingFilter(), removed, "here"))
     assert "4 change by less than data.filters.least_deviation=0.01" in sentence
     assert "4 are by annotators who rated data.filters.more_songs_than=15" in sentence
+
+
+@pytest.mark.parametrize(("dimension", "last"), [("arousal", float("nan")), ("valence", None)])
+def test_bars_that_are_missing_at_the_end_do_not_stretch_the_others(tmp_path, dimension, last):
+    content = data_folders.vgmidi_set()
+    values = content["annotations"]["piece0_1"][dimension]
+    values[3:] = [] if last is None else [last]
+    short = vgmidi.read(data_folders.vgmidi(tmp_path / "short", content), LABELS)
+    whole = vgmidi.read(data_folders.vgmidi(tmp_path / "whole"), LABELS)
+    curve, expected = (songs[0].ratings[0].curve for songs, _ in (short, whole))
+    np.testing.assert_allclose(curve, expected[:9], atol=1e-6)  # 3 of 4 bars of 1.5 s
+    balance(short[1])
+
+
+def test_a_name_that_occurs_twice_in_json_is_told(tmp_path):
+    root = data_folders.vgmidi(tmp_path)
+    path = root / "labeled" / "annotations" / "vgmidi_raw_1.json"
+    path.write_text(path.read_text().replace('"piece0_2"', '"piece0_1"'))
+    with pytest.raises(UserError, match="an object has 'piece0_1' twice"):
+        vgmidi.read(root, LABELS)
+
+
+def test_json_with_a_byte_order_mark_is_read_and_7_is_7_0(tmp_path):
+    content = data_folders.vgmidi_set()
+    content["annotations"]["piece0_1"]["musicianship"] = 1.0
+    root = data_folders.vgmidi(tmp_path, content)
+    path = root / "labeled" / "annotations" / "vgmidi_raw_1.json"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    songs, _ = vgmidi.read(root, LABELS)
+    people = [[rating.annotator_id for rating in song.ratings] for song in songs]
+    assert people[0] == people[1]

@@ -122,7 +122,12 @@ def _rated(
             continue
         if len(curve) != pieces[name].get("measures", len(curve)):
             journal.count("annotations with another number of values than the piece has bars")
-        curve = resample.from_bars(curve, duration)
+        bars = max(len(values[dimension]) for dimension in DIMENSIONS)
+        # Bars that are missing at the end leave those before them where they are.
+        curve = resample.from_bars(curve, duration * len(curve) / bars)
+        if not len(curve):
+            journal.drop("shorter than half a second", where, rows=1)
+            continue
         rated.setdefault(name, []).append(Rating(known[key], curve))
     return rated
 
@@ -145,7 +150,7 @@ def _parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not path.is_file():
         raise tables.TableFault(path, "is not a file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     except RecursionError as error:
         raise tables.TableFault(path, "cannot be read as JSON: it is nested too deeply") from error
     except (OSError, ValueError) as error:
@@ -159,6 +164,15 @@ def _parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 "download",
             )
     return content["pieces"], content["annotations"]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object, of which Python would keep the last of equal names alone."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"an object has {report.printable(repr(twice[:40]))} twice")
+    return made
 
 
 def _text(piece: dict[str, Any], field: str) -> str:

@@ -51,7 +51,9 @@ def _key(annotation: Mapping[str, Any]) -> str | None:
     fields = [annotation.get(field) for field in PROFILE + ANSWERS]
     if not all(field is None or isinstance(field, str | int | float) for field in fields):
         return None
-    return json.dumps(fields)
+    # 7 and 7.0 are one answer.
+    whole = [int(f) if isinstance(f, float) and f.is_integer() else f for f in fields]
+    return json.dumps(whole)
 
 
 def _is_one_person(annotation: Mapping[str, Any], annotations: int) -> bool:
