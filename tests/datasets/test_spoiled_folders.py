@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from dsaml_jax.datasets import filters, folder_builder, report, tree
+from dsaml_jax.datasets import catalog, filters, folder_builder, report, tree
 from dsaml_jax.datasets.deam import parse as deam
 from dsaml_jax.datasets.filters import FilterCounts, RatingFilter
 from dsaml_jax.datasets.ids import plain_id
@@ -352,3 +352,19 @@ def test_json_with_a_byte_order_mark_is_read_and_7_is_7_0(tmp_path):
     songs, _ = vgmidi.read(root, LABELS)
     people = [[rating.annotator_id for rating in song.ratings] for song in songs]
     assert people[0] == people[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "sentence"),
+    [
+        ("deam", {"require_audio": "no"}, "data.builder.require_audio is 'no'; expected True or"),
+        ("deam", {"name": "x"}, "deam has no option 'name'"),
+        ("merp", {"rater_column": 3}, "data.builder.rater_column is 3; expected a string"),
+        ("merp", {"low": None}, "data.builder.low is None; expected a number"),
+        ("pmemo", {"release": 2020}, "release is '2020'; expected one of auto, 2018, 2019"),
+    ],
+)
+def test_options_of_another_type_are_one_sentence(name, fields, sentence):
+    with pytest.raises(UserError, match=sentence):
+        catalog.options_of(name, **fields)
+    assert catalog.options_of("pmemo", release=2019) == pmemo.PmemoOptions(release="2019")
