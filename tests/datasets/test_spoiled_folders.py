@@ -179,6 +179,7 @@ TABLES = {
     "is not UTF-8 text (byte 0)": b"\xe9,",
     "has no column sample_15000ms": b"a,b\n1,2\n",
     "by 500 ms": b"WorkerId,sample_15000ms,sample_99999ms\nw1,0,0\n",
+    "has the column worker_id twice": b"worker_id,WorkerId,sample_15000ms\nw1,w2,0\n",
     "has an invalid header": b'WorkerId,"sample',
 }
 
@@ -368,3 +369,12 @@ def test_options_of_another_type_are_one_sentence(name, fields, sentence):
     with pytest.raises(UserError, match=sentence):
         catalog.options_of(name, **fields)
     assert catalog.options_of("pmemo", release=2019) == pmemo.PmemoOptions(release="2019")
+
+
+def test_a_column_that_occurs_twice_is_told(tmp_path):
+    path = data_folders.pmemo(tmp_path) / pmemo.AVERAGED
+    header, *rows = path.read_text().splitlines()
+    changed = [f"{header},Valence(mean)", *(f"{row},0.1" for row in rows)]
+    path.write_text("\n".join(changed))
+    with pytest.raises(UserError, match=r"has the column Valence\(mean\) twice; remove"):
+        pmemo.read(tmp_path)
