@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -332,13 +333,25 @@ def _run_mode(given: flags.FlagValues) -> None:
     if mode.on_one_process:
         processes.require_one_process(given.mode)
     if not mode.locks_workdir:
-        print(mode.run(experiment, path, options))
+        show(mode.run(experiment, path, options))
         return
     held = lock_workdir(path, experiment, fresh=mode.starts_run)
     with processes.process_workdir(path, held) as workdir:
         text = mode.run(experiment, workdir, options)
         if processes.is_process_zero():
-            print(text)
+            show(text)
+
+
+def show(text: str) -> None:
+    """Prints a mode's result, whatever the terminal's encoding, and even if nobody reads it.
+
+    The result is also in files, so that neither is an error.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except BrokenPipeError:  # such as `dsaml ... | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed again at exit
 
 
 def _train(experiment: Experiment, workdir: Path, options: Options) -> str:

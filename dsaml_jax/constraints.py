@@ -101,17 +101,46 @@ def field_types(cls: type) -> dict[str, Any]:
 
 
 def check(annotation: Any, value: Any, field: str) -> None:
-    """Raises UserError unless a value of the right type satisfies the annotation's constraints."""
+    """Raises UserError unless a value has the annotation's type and satisfies its constraints.
+
+    Types other than numbers, text, True and False, and tuples of them are not checked.
+    """
     if typing.get_origin(annotation) is Annotated:
         base, *constraints = typing.get_args(annotation)
         check(base, value, field)
         for constraint in constraints:
             constraint.check(value, field)
+    elif annotation in KINDS and not is_kind(annotation, value):
+        raise UserError(f"{field} is {value!r}; expected {KINDS[annotation]}.")
     elif typing.get_origin(annotation) is tuple:
+        if not isinstance(value, tuple):
+            raise UserError(f"{field} is {value!r}; expected a tuple.")
+        if len(elements(annotation, value)) != len(value):
+            expected = len(elements(annotation, value))
+            raise UserError(f"{field} is {value}; expected {expected} elements.")
         for i, (kind, element) in enumerate(zip(elements(annotation, value), value, strict=False)):
             check(kind, element, f"{field}[{i}]")
     else:
         check_finite(value, field)
+
+
+KINDS: Mapping[type, str] = {
+    int: "an integer",
+    float: "a number",
+    bool: "True or False",
+    str: "a string",
+}
+"""How messages call the types of values."""
+
+
+def is_kind(kind: type, value: Any) -> bool:
+    """Returns whether a value has a type of `KINDS`: integers are numbers, True and False are not.
+
+    Whole numbers that no float can hold are not numbers.
+    """
+    if kind is float and isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**64
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def elements(annotation: Any, value: tuple[Any, ...]) -> tuple[Any, ...]:

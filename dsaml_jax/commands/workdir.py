@@ -15,6 +15,7 @@ from typing import IO, Any
 import jax
 
 from dsaml_jax.config.experiment import Experiment, fixed_config, resolved_config
+from dsaml_jax.datasets.tree import is_text
 from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.differences import differences
 from dsaml_jax.runtime.files import PARTIAL, cannot_write, read_json_object, write_json
@@ -74,6 +75,8 @@ def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh:
 
 def _open(path: str | os.PathLike[str], experiment: Experiment, *, fresh: bool) -> Path:
     folder = Path(path)
+    if not is_text(str(folder.absolute())):  # checkpoints cannot be written there
+        raise UserError(f"{str(folder)!r} is not UTF-8; choose another --workdir.")
     config = folder / "config.json"
     resolved = resolved_config(experiment)
     try:

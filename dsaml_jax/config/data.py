@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from dsaml_jax.constraints import NonNegative, OneOf, Positive, check_fields
 from dsaml_jax.datasets.filters import RatingFilter
 from dsaml_jax.datasets.splits import SplitRules
+from dsaml_jax.datasets.tree import is_text
 from dsaml_jax.errors import UserError, at_least
 
 DATASETS = ("synthetic", "deam", "pmemo", "merp", "vgmidi")
@@ -53,6 +54,10 @@ class DataConfig:
 
     def __post_init__(self):
         check_fields(self, "data")
+        if not is_text(self.prepared):
+            raise UserError(
+                f"data.prepared is {self.prepared!r}, which is not UTF-8; choose another folder."
+            )
         for name in ("least_deviation", "more_songs_than"):
             at_least(f"data.filters.{name}", getattr(self.filters, name), 0)
         at_least("data.filters.span", self.filters.span, 1)

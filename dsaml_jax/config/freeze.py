@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from dsaml_jax.config.renamed import new_form
-from dsaml_jax.constraints import check, check_finite, elements, field_types
+from dsaml_jax.constraints import KINDS, check, check_finite, elements, field_types
 from dsaml_jax.errors import UserError, one_of
 
 Config = TypeVar("Config")
@@ -105,7 +105,12 @@ def _convert(annotation: Any, value: Any, path: str) -> Any:
         return float(_plain(value, path))
     if isinstance(value, expected) and (expected is bool or not isinstance(value, bool)):
         return value
-    raise UserError(f"{path} is {value!r}; expected {_KINDS.get(expected, str(expected))}.")
+    raise UserError(f"{path} is {value!r}; expected {_kind(expected)}.")
+
+
+def _kind(expected: Any) -> str:
+    others = {tuple: "a tuple", Mapping: "a mapping of names to values"}
+    return {**KINDS, **others}.get(expected, str(expected))
 
 
 def _plain(value: Any, path: str) -> Any:
@@ -155,13 +160,3 @@ def _freeze_one_of(classes: tuple[type, ...], value: Any, path: str) -> Any:
 
 def _names(cls: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(cls)]
-
-
-_KINDS = {
-    int: "an integer",
-    float: "a number",
-    bool: "True or False",
-    str: "a string",
-    tuple: "a tuple",
-    Mapping: "a mapping of names to values",
-}

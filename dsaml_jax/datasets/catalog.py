@@ -27,7 +27,7 @@ DATA_SETS: Mapping[str, tuple[type[FolderBuilder], type[ReadOptions]]] = Mapping
 """Name -> (builder class, class of its reader's options)."""
 
 
-def options_of(name: str, **fields: Any) -> ReadOptions:
+def options_of(name: str, /, **fields: Any) -> ReadOptions:
     """Returns the options of a data set's reader.
 
     Raises:

@@ -123,7 +123,16 @@ def build(
             f"{data_dir} is inside the data set's folder {config.root}; choose a folder outside it "
             "for prepared data (data.prepared)."
         )
-    builder = builder_class(config=config, data_dir=str(data_dir), file_format="array_record")
+    try:
+        builder = builder_class(config=config, data_dir=str(data_dir), file_format="array_record")
+    except (OSError, UserError):
+        raise
+    except Exception as error:  # TFDS has no error of its own for dataset_info.json
+        folder = Path(data_dir) / builder_class.name / config.name
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{folder} is damaged ({reason}); delete it and prepare the data set again."
+        ) from error
     builder.download_and_prepare()
     return builder
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from dsaml_jax.constraints import check_fields
 from dsaml_jax.datasets import report
 from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
@@ -24,6 +25,9 @@ class ReadOptions:
 
     require_audio: bool = True
     strict: bool = False
+
+    def __post_init__(self):
+        check_fields(self, "data.builder")
 
 
 class Journal:

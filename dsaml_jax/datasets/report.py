@@ -207,7 +207,7 @@ def load(folder: Path) -> Findings:
                 "problems": tuple(DataProblem(**problem) for problem in fields["problems"]),
             }
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); delete its folder and prepare the data set again."
         ) from error

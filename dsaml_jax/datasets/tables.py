@@ -56,8 +56,14 @@ class Table:
         return wanted[0] if wanted else None
 
     def require(self, *names: str) -> int:
-        """Returns `column`, or raises TableFault with the columns that it has."""
+        """Returns `column`, or raises TableFault if there is none or another of the same name."""
         index = self.column(*names)
+        plain = [_plain(cell) for cell in self.header]
+        if index is not None and plain.count(plain[index]) > 1:
+            raise TableFault(
+                self.path,
+                f"has the column {self.header[index]} twice; remove or rename one of them",
+            )
         if index is None:
             raise TableFault(
                 self.path, f"has no column {' or '.join(names)}; its columns are: {self.shown()}"

@@ -194,10 +194,18 @@ def load(job: Job) -> SongFeatures:
     """Returns a song's features from the store.
 
     Raises:
-      UserError: They do not exist or are damaged.
+      UserError: They do not exist or are damaged, or are another song's.
     """
-    image = store.read(store.entry_path(job.folder, "log_mel", job.log_mel))
-    embedding = store.read(store.entry_path(job.folder, "embedding", job.embedding))
+    paths = [store.entry_path(job.folder, kind, job.key(kind)) for kind in store.KINDS]
+    image, embedding = (store.read(path) for path in paths)
+    starts = window_starts(job.segments, job.audio)
+    sizes = len(image["log_mel"]), len(embedding["embeddings"])
+    for path, size, expected in zip(paths, sizes, (job.segments, len(starts)), strict=True):
+        if size != expected:
+            raise UserError(
+                f"{path} has {size} segments or windows, where song {job.song_id} has {expected}; "
+                "delete it and prepare the data set again."
+            )
     return SongFeatures(image["log_mel"], embedding["embeddings"], embedding["starts"])
 
 

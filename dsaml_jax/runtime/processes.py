@@ -68,11 +68,13 @@ def initialize_distributed(
         processes is None
         or process_id is None
         or not 0 <= process_id < processes
-        or not re.fullmatch(r".+:\d{1,5}", coordinator)
+        or not re.fullmatch(r".+:\d{1,5}", coordinator, re.ASCII)
+        or not 0 < int(coordinator.rpartition(":")[2]) < 2**16
     ):
         raise UserError(
             f"--coordinator={coordinator} --processes={processes} --process_id={process_id}: "
-            "expected HOST:PORT, the number of processes, and this process's number (from 0)."
+            "expected HOST:PORT with a port from 1 to 65535, the number of processes, and this "
+            "process's number (from 0)."
         )
     elif process_id == 0:
         _check_free(int(coordinator.rpartition(":")[2]))

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from dsaml_jax.audio import store
+from dsaml_jax.audio.config import AudioConfig
+from dsaml_jax.datasets.schema import Rating, Song
 from dsaml_jax.errors import UserError
+from dsaml_jax.preparation import extract
+from tests import data_folders
 
 ARRAYS = {"log_mel": np.arange(12, dtype=np.float32).reshape(3, 4), "seconds": np.float64(1.5)}
 
@@ -83,3 +87,18 @@ def test_an_entry_that_was_cut_is_not_whole(tmp_path):
     for content in (whole[:-1], whole[: len(whole) // 2], b""):
         path.write_bytes(content)
         assert not store.is_whole(path)
+
+
+def test_features_of_another_length_are_one_sentence(tmp_path):
+    audio = AudioConfig(sample_rate=8000, mel_bands=16, segments=4)
+    jobs = []
+    for name, length in (("1", 4), ("2", 6)):
+        data_folders.audio(tmp_path / f"{name}.wav", 4.0)
+        rating = Rating("a", np.zeros((length, 2), np.float32))
+        song = Song(name, 4.0, 0.0, (rating,), f"{name}.wav")
+        jobs.append(extract.make_job(song, str(tmp_path), audio, str(tmp_path / "store"), ""))
+        assert not extract.extract(jobs[-1]).fault
+    first, second = (store.entry_path(job.folder, "log_mel", job.log_mel) for job in jobs)
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(UserError, match=r"npz has 6 segments or windows, where song 1 has 4; del"):
+        extract.load(jobs[0])

@@ -107,3 +107,8 @@ def test_no_row_of_a_damaged_log_is_lost(tmp_path, content, damaged, caplog):
 def test_a_log_that_is_missing_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.jsonl cannot be read \(No such file"):
         merged_rows(tmp_path / "metrics.jsonl", "meta")
+
+
+def test_a_name_that_is_not_utf_8_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="is not UTF-8; choose another --workdir"):
+        open_workdir(tmp_path / "caf\udce9", EXPERIMENT, fresh=True)

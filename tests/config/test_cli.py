@@ -1,5 +1,7 @@
 """The command line: bundled configs by name, overrides of single fields, and mistakes."""
 
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +178,19 @@ def test_a_name_that_is_too_long_is_no_config():
         parse(f"--config={'a' * 300}")
     with pytest.raises(UserError, match="there is no file /aaa"):
         parse(f"--config=/{'a' * 300}")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_result_is_shown_whatever_the_encoding(encoding, monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", shown)
+    cli.show("caf\udce9 \u2026")
+    assert shown.buffer.getvalue().decode(encoding).startswith("caf\\udce9 ")
+
+
+def test_a_result_that_nobody_reads_is_no_error(tmp_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as shown:
+        monkeypatch.setattr(sys, "stdout", shown)
+        cli.show("text")

@@ -75,6 +75,7 @@ MISTAKES = [
     ({"seed": 1.5}, "seed is 1.5; expected an integer"),
     ({"sead": 1}, "config has no field 'sead'; did you mean 'seed'?"),
     ({"data__strict": 1}, "data.strict is 1; expected True or False"),
+    ({"data__prepared": "caf\udce9"}, "data.prepared is 'caf\\udce9', which is not UTF-8"),
     ({"data__builder": 3}, "data.builder is 3; expected a mapping"),
     ({"data__beam_options": (1,)}, "data.beam_options[0] is 1; expected a string"),
     ({"data__name": "daem"}, "data.name is 'daem'; did you mean 'deam'?"),

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from dsaml_jax.datasets import filters, folder_builder, report, tree
+from dsaml_jax.datasets import catalog, filters, folder_builder, report, tree
 from dsaml_jax.datasets.deam import parse as deam
 from dsaml_jax.datasets.filters import FilterCounts, RatingFilter
 from dsaml_jax.datasets.ids import plain_id
@@ -179,6 +179,7 @@ TABLES = {
     "is not UTF-8 text (byte 0)": b"\xe9,",
     "has no column sample_15000ms": b"a,b\n1,2\n",
     "by 500 ms": b"WorkerId,sample_15000ms,sample_99999ms\nw1,0,0\n",
+    "has the column worker_id twice": b"worker_id,WorkerId,sample_15000ms\nw1,w2,0\n",
     "has an invalid header": b'WorkerId,"sample',
 }
 
@@ -352,3 +353,28 @@ def test_json_with_a_byte_order_mark_is_read_and_7_is_7_0(tmp_path):
     songs, _ = vgmidi.read(root, LABELS)
     people = [[rating.annotator_id for rating in song.ratings] for song in songs]
     assert people[0] == people[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "sentence"),
+    [
+        ("deam", {"require_audio": "no"}, "data.builder.require_audio is 'no'; expected True or"),
+        ("deam", {"name": "x"}, "deam has no option 'name'"),
+        ("merp", {"rater_column": 3}, "data.builder.rater_column is 3; expected a string"),
+        ("merp", {"low": None}, "data.builder.low is None; expected a number"),
+        ("pmemo", {"release": 2020}, "release is '2020'; expected one of auto, 2018, 2019"),
+    ],
+)
+def test_options_of_another_type_are_one_sentence(name, fields, sentence):
+    with pytest.raises(UserError, match=sentence):
+        catalog.options_of(name, **fields)
+    assert catalog.options_of("pmemo", release=2019) == pmemo.PmemoOptions(release="2019")
+
+
+def test_a_column_that_occurs_twice_is_told(tmp_path):
+    path = data_folders.pmemo(tmp_path) / pmemo.AVERAGED
+    header, *rows = path.read_text().splitlines()
+    changed = [f"{header},Valence(mean)", *(f"{row},0.1" for row in rows)]
+    path.write_text("\n".join(changed))
+    with pytest.raises(UserError, match=r"has the column Valence\(mean\) twice; remove"):
+        pmemo.read(tmp_path)

@@ -448,8 +448,24 @@ def test_different_settings_never_share_a_folder(field):
         ({"minimum_songs": 0}, "minimum_songs is 0"),
         ({"sample_rate": 4000}, "sample_rate is 4000"),
         ({"duration_s": 2.0}, "duration_s = 2.0"),
+        ({"seed": "x"}, "data.builder.seed is 'x'; expected an integer"),
+        ({"seed": True}, "data.builder.seed is True; expected an integer"),
+        ({"train_songs": 7.5}, "data.builder.train_songs is 7.5; expected an integer"),
+        ({"duration_s": float("nan")}, "data.builder.duration_s is nan; expected a finite"),
+        ({"duration_s": 1e12}, "data.builder.duration_s is 1000000000000.0; expected above 0"),
+        ({"activity_exponent": "x"}, "data.builder.activity_exponent is 'x'; expected a number"),
+        ({"name": "x"}, "no setting 'name'"),
+        ({"spread": 3}, "data.builder.spread is 3; expected some of offset_sd"),
+        ({"spread": {"x": 1}}, "data.builder.spread: .* no setting 'x'"),
+        ({"spread": {"lag_s": "x"}}, "data.builder.spread.lag_s is 'x'; expected a number"),
+        ({"spread": {"drift_sd": [1]}}, r"data.builder.spread.drift_sd is \(1,\); expected"),
     ],
 )
 def test_invalid_settings_are_rejected(fields, sentence):
     with pytest.raises(UserError, match=sentence):
         synthetic.builder_config(**fields)
+
+
+def test_the_spread_of_listeners_may_be_a_mapping():
+    made = synthetic.builder_config(spread={"drift_sd": [0.2, 0.1]}).settings.spread
+    assert made == dataclasses.replace(SPREAD, drift_sd=(0.2, 0.1))

@@ -120,6 +120,9 @@ def test_more_devices_than_tasks_are_rejected():
         ("host:1", None, 0),
         ("host:1", 2, 2),
         ("host", 2, 0),
+        ("host:0", 2, 1),
+        ("host:99999", 2, 1),
+        ("host:\u0661", 2, 1),
     ],
 )
 def test_invalid_process_flags_are_rejected(arguments):

@@ -137,7 +137,7 @@ def _by_raters(journal: Journal, folder: Path | None) -> dict[str, list[Rating]]
 
 def _form(song_id: str, table: tables.Table) -> rater_tables.Form:
     columns, late = tables.sample_columns(table, round(START_S * 1000))
-    rater = table.column("WorkerId")
+    rater = None if table.column("WorkerId") is None else table.require("WorkerId")
     may_lack_it = song_id.isdigit() and int(song_id[:9]) <= LAST_ANONYMOUS_ID
     if rater is None and not may_lack_it:
         raise tables.TableFault(

@@ -49,12 +49,10 @@ class MerpOptions(ReadOptions):
     high: float = 1.0
 
     def __post_init__(self):
+        super().__post_init__()
         if self.annotations not in KINDS:
             expected = " or ".join(KINDS)
             raise UserError(f"annotations is '{self.annotations}'; expected {expected}.")
-        ends = (ratings.as_number(self.low), ratings.as_number(self.high))
-        if not all(end is not None and np.isfinite(end) for end in ends):
-            raise UserError(f"low is {self.low!r} and high is {self.high!r}; expected two numbers.")
         if not self.low < self.high:
             raise UserError(
                 f"low is {self.low:g} and high is {self.high:g}; low must be lower than high."

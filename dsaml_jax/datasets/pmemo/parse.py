@@ -44,6 +44,9 @@ class PmemoOptions(ReadOptions):
     release: str = "auto"
 
     def __post_init__(self):
+        if isinstance(self.release, int):  # as --config.data.builder.release=2019 is read
+            object.__setattr__(self, "release", str(self.release))
+        super().__post_init__()
         if self.release not in RELEASES:
             raise UserError(f"release is '{self.release}'; expected one of {', '.join(RELEASES)}.")
 

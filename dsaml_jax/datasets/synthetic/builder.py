@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from dsaml_jax.constraints import field_types
 from dsaml_jax.datasets import schema
+from dsaml_jax.datasets.synthetic.listeners import ListenerSpread
 from dsaml_jax.datasets.synthetic.settings import SPLITS, SyntheticSettings
 from dsaml_jax.datasets.synthetic.simulation import songs
 from dsaml_jax.errors import UserError
@@ -30,16 +32,32 @@ class SyntheticConfig(tfds.core.BuilderConfig):
             self.name = f"{self.name}-{self.settings.digest}"
 
 
-def builder_config(name: str = "default", **fields: Any) -> SyntheticConfig:
-    """Returns a config with some settings changed, e.g. `builder_config(train_songs=8)`."""
-    known = [field.name for field in dataclasses.fields(SyntheticSettings)]
+def builder_config(name: str = "default", /, **fields: Any) -> SyntheticConfig:
+    """Returns a config with some settings changed, e.g. `builder_config(train_songs=8)`.
+
+    Raises:
+      UserError: there is no such setting, or it cannot have that value.
+    """
+    _check_known(SyntheticSettings, fields, "data.builder")
+    spread = fields.get("spread")
+    if "spread" in fields and not isinstance(spread, ListenerSpread):
+        _check_known(ListenerSpread, spread, "data.builder.spread")
+        pairs = {key: tuple(v) if isinstance(v, list) else v for key, v in spread.items()}
+        fields["spread"] = ListenerSpread(**pairs)
+    return SyntheticConfig(name=name, settings=SyntheticSettings(**fields))
+
+
+def _check_known(cls: type, fields: Any, path: str) -> None:
+    """Raises UserError unless `fields` is a mapping of some fields of a dataclass."""
+    known = list(field_types(cls))
+    if not isinstance(fields, Mapping):
+        raise UserError(f"{path} is {fields!r}; expected some of {', '.join(known)}.")
     for field in fields:
         if field not in known:
             raise UserError(
-                f"data.builder: the synthetic data have no setting {field!r}; choose among "
+                f"{path}: the synthetic data have no setting {field!r}; choose among "
                 f"{', '.join(known)}."
             )
-    return SyntheticConfig(name=name, settings=SyntheticSettings(**fields))
 
 
 class Synthetic(tfds.core.GeneratorBasedBuilder):

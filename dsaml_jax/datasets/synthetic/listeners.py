@@ -21,6 +21,7 @@ import dataclasses
 
 import numpy as np
 
+from dsaml_jax.constraints import NonNegativeFloat, PositiveFloat, check_fields
 from dsaml_jax.datasets.schema import RATING_HZ
 from dsaml_jax.datasets.synthetic.music import CUE_HZ, CUES
 
@@ -80,14 +81,17 @@ class ListenerSpread:
       drift_time_s: Correlation time of the drift in seconds.
     """
 
-    offset_sd: tuple[float, float] = (0.13, 0.09)
-    log_gain_sd: tuple[float, float] = (0.38, 0.24)
-    weight_sd: tuple[float, float] = (0.095, 0.095)
-    lag_s: float = 1.5
-    inertia_s: float = 1.0
-    level_error_sd: tuple[float, float] = (0.15, 0.15)
-    drift_sd: tuple[float, float] = (0.10, 0.10)
-    drift_time_s: float = 6.0
+    offset_sd: tuple[NonNegativeFloat, NonNegativeFloat] = (0.13, 0.09)
+    log_gain_sd: tuple[NonNegativeFloat, NonNegativeFloat] = (0.38, 0.24)
+    weight_sd: tuple[NonNegativeFloat, NonNegativeFloat] = (0.095, 0.095)
+    lag_s: NonNegativeFloat = 1.5
+    inertia_s: NonNegativeFloat = 1.0
+    level_error_sd: tuple[NonNegativeFloat, NonNegativeFloat] = (0.15, 0.15)
+    drift_sd: tuple[NonNegativeFloat, NonNegativeFloat] = (0.10, 0.10)
+    drift_time_s: PositiveFloat = 6.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data.builder.spread")
 
 
 def average_listener(spread: ListenerSpread) -> Listener:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from typing import Annotated
 
 import numpy as np
 
+from dsaml_jax.constraints import NonNegativeFloat, Positive, Range, check_fields
 from dsaml_jax.datasets import schema
 from dsaml_jax.datasets.synthetic.listeners import ListenerSpread
 from dsaml_jax.errors import UserError
@@ -37,47 +39,30 @@ class SyntheticSettings:
       spread: How listeners differ.
     """
 
-    seed: int = 0
-    train_songs: int = 96
-    validation_songs: int = 24
-    test_songs: int = 36
-    train_annotators: int = 96
-    validation_annotators: int = 24
-    test_annotators: int = 40
-    minimum_songs: int = 5
-    activity_exponent: float = 1.5
-    duration_s: float = 33.0
-    ratings_start_s: float = 2.0
-    sample_rate: int = 16_000
+    seed: Annotated[int, Range(low=0, high=2**63 - 1)] = 0
+    train_songs: Positive = 96
+    validation_songs: Positive = 24
+    test_songs: Positive = 36
+    train_annotators: Positive = 96
+    validation_annotators: Positive = 24
+    test_annotators: Positive = 40
+    minimum_songs: Positive = 5
+    activity_exponent: Annotated[float, Range(low=0.01)] = 1.5
+    duration_s: Annotated[float, Range(above=0, high=3600)] = 33.0
+    ratings_start_s: NonNegativeFloat = 2.0
+    sample_rate: Annotated[int, Range(low=8000, high=192_000)] = 16_000
     spread: ListenerSpread = dataclasses.field(default_factory=ListenerSpread)
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise UserError(f"data.builder: seed is {self.seed}; expected 0 or more.")
-        for name in ("minimum_songs", "activity_exponent"):
-            if getattr(self, name) <= 0:
-                raise UserError(
-                    f"data.builder: {name} is {getattr(self, name)}; expected more than 0."
-                )
-        if self.sample_rate < 8000:
-            raise UserError(
-                f"data.builder: sample_rate is {self.sample_rate} Hz; expected at least 8000 Hz, "
-                "so that the highest notes can be represented."
-            )
+        check_fields(self, "data.builder")
         for split in SPLITS:
-            songs, annotators = (
-                getattr(self, f"{split}_{what}") for what in ("songs", "annotators")
-            )
+            songs = getattr(self, f"{split}_songs")
             if songs < self.minimum_songs:
                 raise UserError(
                     f"data.builder: {split}_songs is {songs}, but each annotator rates "
                     f"minimum_songs = {self.minimum_songs}; raise the former or lower the latter."
                 )
-            if annotators < 1:
-                raise UserError(
-                    f"data.builder: {split}_annotators is {annotators}; expected 1 or more."
-                )
-        if self.ratings_start_s < 0 or self.ratings < 1:
+        if self.ratings < 1:
             raise UserError(
                 f"data.builder: ratings_start_s is {self.ratings_start_s}; expected at least 0 and "
                 f"at most half a second less than duration_s = {self.duration_s}."
