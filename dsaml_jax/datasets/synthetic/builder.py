@@ -39,11 +39,14 @@ def builder_config(name: str = "default", /, **fields: Any) -> SyntheticConfig:
       UserError: there is no such setting, or it cannot have that value.
     """
     _check_known(SyntheticSettings, fields, "data.builder")
-    spread = fields.get("spread")
-    if "spread" in fields and not isinstance(spread, ListenerSpread):
+    spread = fields.get("spread", ListenerSpread())
+    if not isinstance(spread, ListenerSpread):
         _check_known(ListenerSpread, spread, "data.builder.spread")
-        pairs = {key: tuple(v) if isinstance(v, list) else v for key, v in spread.items()}
-        fields["spread"] = ListenerSpread(**pairs)
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in spread.items()
+        }
+        fields["spread"] = ListenerSpread(**values)
     return SyntheticConfig(name=name, settings=SyntheticSettings(**fields))
 
 
