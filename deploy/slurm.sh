@@ -18,11 +18,11 @@ CONFIG=${1:?"a config, e.g. configs/base.py"}
 WORKDIR=${2:?"a folder that every node sees"}
 shift 2
 
-# Times that the job is queued again; 0 for never.
+# How often the job is requeued at most; 0 for never.
 REQUEUE_AT_MOST=${REQUEUE_AT_MOST:-100}
 
-# "auto": JAX reads from Slurm's variables who takes part. If a process fails, the others end by
-# themselves, with the same code; srun returns the highest.
+# "auto": JAX finds the processes in Slurm's variables. If one fails, the others exit by themselves
+# with the same code; srun returns the highest.
 srun --kill-on-bad-exit=0 .venv/bin/python launch.py \
     --config="$CONFIG" --workdir="$WORKDIR" --coordinator=auto --stop_within=60 "$@"
 code=$?
@@ -34,7 +34,7 @@ case $code in
     if [ "${SLURM_RESTART_COUNT:-0}" -lt "$REQUEUE_AT_MOST" ]; then
         scontrol requeue "$SLURM_JOB_ID"
     else
-        echo "Ended with $code, after $REQUEUE_AT_MOST restarts: not queued again." >&2
+        echo "Ended with $code, after $REQUEUE_AT_MOST restarts: not requeued." >&2
     fi
     ;;
 esac

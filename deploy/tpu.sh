@@ -1,7 +1,7 @@
 #!/bin/bash
-# A run on all hosts of a TPU slice that goes on when this computer is closed:
+# Runs on all hosts of a TPU slice and keeps running after this computer disconnects:
 #   deploy/tpu.sh NAME ZONE configs/base.py /mnt/shared/runs/mine [flags]
-# systemd keeps it on each host, and starts it again unless it finished (0) or must be fixed (1).
+# systemd runs it on each host and restarts it unless it finished (0) or must be fixed (1).
 #   stop:  gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command="sudo systemctl stop dsaml_jax"
 #   watch: gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=0 --command="journalctl -fu dsaml_jax"
 set -euo pipefail
@@ -12,7 +12,7 @@ CONFIG=${3:?"a config, e.g. configs/base.py"}
 WORKDIR=${4:?"a folder that every host sees"}
 shift 4
 
-# Quoted here, because a shell of each host reads it again.
+# Quoted here, because a shell on each host parses it again.
 printf -v RUN '%q ' .venv/bin/python launch.py --config="$CONFIG" --workdir="$WORKDIR" \
     --coordinator=auto --stop_within=120 "$@"
 

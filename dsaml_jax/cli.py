@@ -18,7 +18,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from dsaml_jax.config.files import config_file, load_config, plain
+from dsaml_jax.config.files import config_file, load_config, to_plain_dict
 from dsaml_jax.constraints import check_finite
 from dsaml_jax.errors import Interrupted, UserError
 from dsaml_jax.runtime.files import cannot_write, storage_reason
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from dsaml_jax.config.experiment import Experiment
     from dsaml_jax.evaluation.results import Results
 
-
-_LONGEST_WAIT_S = 10**6  # longer ones do not fit into what the system waits with
+_LONGEST_WAIT_S = 10**6  # longer times overflow the system's timers
 
 
 class Options(NamedTuple):
@@ -72,7 +71,7 @@ def main() -> None:
     try:
         app.run(_run, flags_parser=lambda argv: parse(argv, flags.FLAGS))
     except UserError as error:
-        _connect_to_tell(str(error))
+        _notify_other_processes(str(error))
         stopper.end(1, str(error))
     except Interrupted as stopped:
         stopper.end(stopping.RUN_AGAIN, f"{stopped}; run the same command again to resume.")
@@ -113,7 +112,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
         override = re.match(r"--?(?:no)?config\.([^=]*)", argument)
         if override and not re.fullmatch(r"\w+(\[\d+\])*(\.\w+(\[\d+\])*)*", override[1]):
             raise UserError(
-                f"--config.{override[1]}: expected names of fields with dots between, such as "
+                f"--config.{override[1]}: expected field names joined by dots, such as "
                 "--config.data.root=DIR."
             )
     try:
@@ -187,6 +186,7 @@ def _define_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
 
 
 def _define_process_flags(values: flags.FlagValues) -> tuple[flags.FlagHolder, ...]:
+    """Defines the flags of a run on several processes."""
     return (
         flags.DEFINE_string(
             "coordinator",
@@ -211,7 +211,7 @@ def _define_process_flags(values: flags.FlagValues) -> tuple[flags.FlagHolder, .
         flags.DEFINE_integer(
             "heartbeat_timeout",
             20,
-            "Seconds after which one of several processes that is not heard of counts as lost.",
+            "Seconds without a heartbeat after which one of several processes counts as lost.",
             lower_bound=1,
             upper_bound=_LONGEST_WAIT_S,
             flag_values=values,
@@ -295,8 +295,8 @@ def _connect(given: flags.FlagValues) -> None:
     STOPPER.join_run(given.heartbeat_timeout)
 
 
-def _connect_to_tell(sentence: str) -> None:
-    """Connects with the others after a mistake in this process's flags, or they would wait."""
+def _notify_other_processes(sentence: str) -> None:
+    """Connects with the other processes after an error in this one, or they would wait for it."""
     from dsaml_jax.runtime.processes import initialize_distributed
     from dsaml_jax.runtime.stopping import STOPPER
 
@@ -313,12 +313,13 @@ def _connect_to_tell(sentence: str) -> None:
 
 
 def _run_mode(given: flags.FlagValues) -> None:
+    """Runs a mode on the devices of all connected processes."""
     from dsaml_jax.commands.workdir import lock_workdir
     from dsaml_jax.config.experiment import experiment_from_config, resolved_config
     from dsaml_jax.runtime import processes
     from dsaml_jax.runtime.compilation_cache import enable_compilation_cache
 
-    experiment = experiment_from_config(plain(given.config))
+    experiment = experiment_from_config(to_plain_dict(given.config))
     name = Path(config_flags.get_config_filename(given["config"])).stem
     path = Path(given.workdir or f"runs/{name}")
     # Libraries' log lines would hide the run's own.
@@ -343,14 +344,14 @@ def _run_mode(given: flags.FlagValues) -> None:
 
 
 def show(text: str) -> None:
-    """Prints a mode's result, whatever the terminal's encoding, and even if nobody reads it.
+    """Prints a mode's result, escaping what the terminal's encoding lacks.
 
-    The result is also in files, so that neither is an error.
+    A closed pipe is not an error, since the result is also in files.
     """
     encoding = sys.stdout.encoding or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-    except BrokenPipeError:  # such as `dsaml ... | head -1`
+    except BrokenPipeError:  # e.g. `dsaml ... | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed again at exit
 
 

@@ -73,7 +73,7 @@ class Unique:
 
 
 LARGEST = 2**31 - 1
-"""Largest count: they are 32-bit integers on devices."""
+"""Largest count; counts are 32-bit integers on devices."""
 
 Positive = Annotated[int, Range(low=1, high=LARGEST)]
 NonNegative = Annotated[int, Range(low=0, high=LARGEST)]
@@ -130,13 +130,13 @@ KINDS: Mapping[type, str] = {
     bool: "True or False",
     str: "a string",
 }
-"""How messages call the types of values."""
+"""Names of types in messages."""
 
 
 def is_kind(kind: type, value: Any) -> bool:
-    """Returns whether a value has a type of `KINDS`: integers are numbers, True and False are not.
+    """Returns whether a value has a type of `KINDS`.
 
-    Whole numbers that no float can hold are not numbers.
+    Integers below 2^64 count as numbers; True and False do not.
     """
     if kind is float and isinstance(value, int):
         return not isinstance(value, bool) and abs(value) < 2**64

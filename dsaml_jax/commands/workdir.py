@@ -15,10 +15,9 @@ from typing import IO, Any
 import jax
 
 from dsaml_jax.config.experiment import Experiment, fixed_config, resolved_config
-from dsaml_jax.datasets.tree import is_text
 from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.differences import differences
-from dsaml_jax.runtime.files import PARTIAL, cannot_write, read_json_object, write_json
+from dsaml_jax.runtime.files import PARTIAL, cannot_write, is_utf8, read_json_object, write_json
 
 LOG = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh:
     """Opens or creates the folder of a run, with `config.json` and `versions.json`.
 
     A folder that holds a run of the same config is reused; fields in `MAY_CHANGE` may differ.
-    Other versions of packages, or other devices, than it began with are logged.
+    A change of package versions or devices since it began is logged.
 
     Args:
       path: the folder.
@@ -75,7 +74,7 @@ def open_workdir(path: str | os.PathLike[str], experiment: Experiment, *, fresh:
 
 def _open(path: str | os.PathLike[str], experiment: Experiment, *, fresh: bool) -> Path:
     folder = Path(path)
-    if not is_text(str(folder.absolute())):  # checkpoints cannot be written there
+    if not is_utf8(str(folder.absolute())):  # checkpoints cannot be written there
         raise UserError(f"{str(folder)!r} is not UTF-8; choose another --workdir.")
     config = folder / "config.json"
     resolved = resolved_config(experiment)
@@ -114,7 +113,7 @@ def _is_vacant(folder: Path) -> bool:
 def _compare_versions(file: Path) -> None:
     """Logs how the versions and devices differ from those that a run began with."""
     try:
-        began = read_json_object(file)
+        recorded = read_json_object(file)
     except (ValueError, OSError) as error:
         LOG.warning(
             "%s cannot be read (%s): whether this run began with other versions is unknown",
@@ -122,7 +121,7 @@ def _compare_versions(file: Path) -> None:
             getattr(error, "strerror", None) or error,
         )
         return
-    changed = differences(_relevant(began), _relevant(versions()))
+    changed = differences(_relevant(recorded), _relevant(versions()))
     if changed:
         LOG.warning(
             "%s began with other versions (%s); its results may differ from those of an "
@@ -132,9 +131,9 @@ def _compare_versions(file: Path) -> None:
         )
 
 
-def _relevant(found: dict[str, Any]) -> dict[str, Any]:
-    """Returns what results depend on: not the kernel, which other names of devices imply."""
-    return {name: value for name, value in found.items() if name != "platform"}
+def _relevant(versions: dict[str, Any]) -> dict[str, Any]:
+    """Returns the versions without the platform, whose kernel does not affect results."""
+    return {name: value for name, value in versions.items() if name != "platform"}
 
 
 def _check_same(config: Path, resolved: dict[str, Any]) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from dsaml_jax.constraints import NonNegative, OneOf, Positive, check_fields
 from dsaml_jax.datasets.filters import RatingFilter
 from dsaml_jax.datasets.splits import SplitRules
-from dsaml_jax.datasets.tree import is_text
 from dsaml_jax.errors import UserError, at_least
+from dsaml_jax.runtime.files import is_utf8
 
 DATASETS = ("synthetic", "deam", "pmemo", "merp", "vgmidi")
 LABELS = ("personal", "consensus")
@@ -54,7 +54,7 @@ class DataConfig:
 
     def __post_init__(self):
         check_fields(self, "data")
-        if not is_text(self.prepared):
+        if not is_utf8(self.prepared):
             raise UserError(
                 f"data.prepared is {self.prepared!r}, which is not UTF-8; choose another folder."
             )

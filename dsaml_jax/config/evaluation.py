@@ -84,5 +84,5 @@ class ComparisonConfig:
             if not _VARIANT_NAME.fullmatch(name) or len(name.encode()) > 200:
                 raise UserError(
                     f"comparison.variants has the name {name[:120]!r}; expected 1 to 100 letters, "
-                    "digits, blanks, or any of ().,:+=-, since folders are named so."
+                    "digits, blanks, or any of ().,:+=-, because folders are named after variants."
                 )

@@ -63,7 +63,7 @@ def load_config(file: Path) -> ConfigDict:
     """Returns what `get_config` of a config file returns.
 
     Raises:
-      UserError: the file is no valid Python, has no `get_config`, or fails; its line is named.
+      UserError: the file is not valid Python, has no `get_config`, or fails; its line is named.
     """
     _make_configs_importable()
     loader = importlib.machinery.SourceFileLoader("config_file", str(file))
@@ -82,7 +82,9 @@ def load_config(file: Path) -> ConfigDict:
     except UserError:
         raise
     except SystemExit as error:
-        raise UserError(f"{file} ends the program; a config file only returns values.") from error
+        raise UserError(
+            f"{file} exits the program; expected only a config as its result."
+        ) from error
     except OSError as error:
         if error.filename != str(file):
             raise _located(error, file) from error
@@ -100,19 +102,19 @@ def load_config(file: Path) -> ConfigDict:
     return config
 
 
-def plain(config: ConfigDict) -> dict[str, Any]:
+def to_plain_dict(config: ConfigDict) -> dict[str, Any]:
     """Returns a config as nested dicts.
 
     Raises:
-      UserError: a required field is not set, or a name of a field is no text.
+      UserError: a required field is not set, or a field name is not a string.
     """
     try:
         return config.to_dict()
     except RequiredValueError as error:
         field = _unset(config)
-        raise UserError(f"{field} is not set; give it: --config.{field}=VALUE.") from error
+        raise UserError(f"{field} is not set; set it with --config.{field}=VALUE.") from error
     except TypeError as error:
-        raise UserError(f"--config: names of fields are texts only ({error}).") from error
+        raise UserError(f"--config: field names must be strings ({error}).") from error
 
 
 def _unset(config: ConfigDict) -> str:

@@ -58,7 +58,7 @@ def replace(config: Config, changes: Any, path: str) -> Config:
 
 def _refuse_unknown(cls: type, values: Mapping[str, Any], path: str) -> None:
     names = _names(cls)
-    for name in _texts(values, path or "config"):
+    for name in _string_names(values, path or "config"):
         if name not in names:
             where = f"{path}.{name}" if path else name
             near = difflib.get_close_matches(name, names, n=1)
@@ -100,7 +100,7 @@ def _convert(annotation: Any, value: Any, path: str) -> Any:
         )
     expected = origin or annotation
     if expected is Mapping and isinstance(value, Mapping):
-        return {name: _plain(value[name], f"{path}.{name}") for name in _texts(value, path)}
+        return {name: _plain(value[name], f"{path}.{name}") for name in _string_names(value, path)}
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(_plain(value, path))
     if isinstance(value, expected) and (expected is bool or not isinstance(value, bool)):
@@ -116,7 +116,7 @@ def _kind(expected: Any) -> str:
 def _plain(value: Any, path: str) -> Any:
     """Returns a value of a free mapping, or raises UserError unless `config.json` can hold it."""
     if isinstance(value, Mapping):
-        return {name: _plain(value[name], f"{path}.{name}") for name in _texts(value, path)}
+        return {name: _plain(value[name], f"{path}.{name}") for name in _string_names(value, path)}
     if isinstance(value, list | tuple):
         return type(value)(_plain(element, f"{path}[{i}]") for i, element in enumerate(value))
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
@@ -130,8 +130,8 @@ def _plain(value: Any, path: str) -> Any:
     )
 
 
-def _texts(values: Mapping[Any, Any], path: str) -> list[str]:
-    """Returns the names in a mapping, or raises UserError unless all are texts."""
+def _string_names(values: Mapping[Any, Any], path: str) -> list[str]:
+    """Returns the names in a mapping, or raises UserError unless all are strings."""
     for name in values:
         if not isinstance(name, str):
             raise UserError(f"{path} has the name {name!r}; expected text: write {str(name)!r}.")

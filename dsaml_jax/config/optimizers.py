@@ -33,7 +33,7 @@ class OptimizerConfig:
         rate = self.options.get("learning_rate")
         if isinstance(rate, int | float):
             check(NonNegativeFloat, rate, "optimizer.options.learning_rate")
-        self._try(self.build())
+        self._check_update(self.build())
 
     def build(self, **changes: Any) -> optax.GradientTransformation:
         """Returns the transformation, with some options replaced by `changes`.
@@ -62,12 +62,12 @@ class OptimizerConfig:
             )
         return built
 
-    def _try(self, built: optax.GradientTransformation) -> None:
-        """Raises UserError unless an update can be traced: optax looks at options no earlier."""
+    def _check_update(self, built: optax.GradientTransformation) -> None:
+        """Raises UserError unless an update can be traced; optax does not check options before."""
         params = jax.ShapeDtypeStruct((2, 2), jnp.float32)
         try:
             jax.eval_shape(lambda p: built.update(p, built.init(p), p), params)
-        except Exception as error:  # whatever an option of another type leads to
+        except Exception as error:  # an option of the wrong type can raise anything
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"optimizer: {self.name} cannot be used with the options {dict(self.options)} "

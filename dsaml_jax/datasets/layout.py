@@ -10,6 +10,7 @@ from dsaml_jax.datasets import report, tree
 from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.errors import UserError
+from dsaml_jax.runtime.files import is_utf8
 
 _UNKNOWN = 2**63 - 1  # samples that libsndfile states for a FLAC file without its length
 _DEPTH = 3  # levels of folders below the root that are searched
@@ -30,7 +31,7 @@ def existing_root(root: str | Path, data_set: str) -> Path:
         what = "is a file" if exists else "does not exist"
         raise UserError(f"{path} {what}; data.root must be the folder that contains {data_set}.")
     path = path.resolve()
-    if not tree.is_text(str(path)):
+    if not is_utf8(str(path)):
         raise UserError(f"{report.printable(str(path))} is not UTF-8; rename the folder.")
     return path
 
@@ -44,7 +45,7 @@ def open_root(root: str | Path, data_set: str, options: ReadOptions) -> Journal:
     """
     journal = Journal(data_set, existing_root(root, data_set), options)
     for entry in tree.walk(journal.root):
-        if not tree.is_text(entry.path.name):
+        if not is_utf8(entry.path.name):
             journal.problem(
                 "a name that is not UTF-8",
                 journal.name(entry.path),
@@ -172,4 +173,4 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _is_seen(name: str) -> bool:
-    return not tree.ignored(name) and tree.is_text(name)
+    return not tree.ignored(name) and is_utf8(name)

@@ -10,11 +10,12 @@ from types import MappingProxyType
 import numpy as np
 
 from dsaml_jax.audio.config import AudioConfig
-from dsaml_jax.datasets import layout, report, tables, tree
+from dsaml_jax.datasets import layout, report, tables
 from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal
 from dsaml_jax.datasets.schema import DIMENSIONS, EVERYONE, RATING_HZ, Rating, Song
 from dsaml_jax.errors import UserError
+from dsaml_jax.runtime.files import is_utf8
 
 _LATE_S = 1.0  # ratings may continue this long past the end of the audio without being a problem
 
@@ -256,7 +257,7 @@ def consensus(ratings: Sequence[Rating]) -> Rating:
 def _printable(journal: Journal, song_id: str, name: str, texts: Mapping[str, str]) -> str:
     """Returns a text of a song; one that is no Unicode is left out, which is a problem."""
     text = texts.get(name, "")
-    if tree.is_text(text):
+    if is_utf8(text):
         return text
     what = f"{report.printable(repr(text[:40]))} has a lone surrogate; it is left out"
     journal.problem("a text that is not Unicode", f"song {song_id}, {name}", what)

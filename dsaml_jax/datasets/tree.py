@@ -11,6 +11,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from dsaml_jax.errors import UserError
+from dsaml_jax.runtime.files import is_utf8
 
 AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg")
 MIDI_SUFFIXES = (".mid", ".midi")
@@ -39,11 +40,6 @@ class Entry:
 def ignored(name: str) -> bool:
     """Returns whether a name is a hidden file's, or one that macOS or Office leaves behind."""
     return name.startswith((".", "~$", "__MACOSX"))
-
-
-def is_text(name: str) -> bool:
-    """Returns whether a name is UTF-8; the system's other names contain lone surrogates."""
-    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def walk(root: Path) -> Iterator[Entry]:
@@ -77,7 +73,7 @@ def walk(root: Path) -> Iterator[Entry]:
                     "the link."
                 )
             yield Entry(path, stat, entered.get(key))
-            if key not in entered and is_text(path.name):
+            if key not in entered and is_utf8(path.name):
                 entered[key] = path
                 inner.append((path, ancestors | {key: path}))
         pending += reversed(inner)
@@ -101,7 +97,7 @@ def digest(root: Path, *context: str) -> str:
             state = f"{entry.stat.st_size} {_content(entry)}"
         elif suffix in AUDIO_SUFFIXES + MIDI_SUFFIXES:
             state = f"{entry.stat.st_size} {entry.stat.st_mtime_ns}"
-        elif is_text(entry.path.name):
+        elif is_utf8(entry.path.name):
             continue  # neither read nor told
         total.update(name + f" {state}\n".encode())
     return total.hexdigest()

@@ -71,10 +71,10 @@ def atomic_write(path: Path, remedy: str = REMEDY) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def locked(path: Path, remedy: str = PREPARED_REMEDY) -> Iterator[None]:
-    """Holds a lock on a file, which is created if necessary; waits while another process holds it.
+    """Holds a lock on a file, created if necessary; waits while another process holds it.
 
-    The system releases it however this process ends. Where nothing can be written, or the file
-    system has no locks, it is not held.
+    The system releases the lock however this process ends. Without write permission, or on a file
+    system without locks, nothing is locked.
 
     Raises:
       UserError: The folder of the file cannot be created.
@@ -101,6 +101,11 @@ def locked(path: Path, remedy: str = PREPARED_REMEDY) -> Iterator[None]:
         yield
 
 
+def is_utf8(name: str) -> bool:
+    """Returns whether a file name is UTF-8; other names contain lone surrogates."""
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically; raises UserError as `atomic_write` does."""
     with atomic_write(path) as file:
@@ -120,7 +125,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
       OSError: It cannot be read.
     """
     if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     try:
         content = json.loads(path.read_bytes())
     except RecursionError as error:

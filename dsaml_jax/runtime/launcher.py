@@ -1,4 +1,4 @@
-"""What Slurm, Open MPI or Kubernetes says about the processes of a run, for `processes`."""
+"""Detection of a run's processes and GPUs from Slurm, Open MPI or Kubernetes."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 
 
 def check_detectable(environment: Mapping[str, str]) -> None:
-    """Raises UserError if --coordinator=auto can find nothing in a pod, for want of a package."""
+    """Raises UserError if --coordinator=auto cannot work in a pod because a package is missing."""
     by_job = "SLURM_JOB_ID" in environment or "OMPI_MCA_orte_hnp_uri" in environment
     in_pod = "KUBERNETES_SERVICE_HOST" in environment
     if in_pod and not by_job and importlib.util.find_spec("kubernetes") is None:
         raise UserError(
-            "--coordinator=auto needs the package kubernetes in a pod, to ask who takes part: "
-            "pip install 'jax[k8s]', or give --coordinator=HOST:PORT, --processes and "
+            "--coordinator=auto needs the package kubernetes in a pod, to find the other "
+            "processes: pip install 'jax[k8s]', or give --coordinator=HOST:PORT, --processes and "
             "--process_id, as deploy/kubernetes.yaml does."
         )
 
 
 def local_gpus(environment: Mapping[str, str]) -> list[int] | None:
-    """Returns which of the GPUs that this process sees are its own, counted from 0.
+    """Returns the indices of the visible GPUs that belong to this process.
 
     JAX gives each process of a Slurm or Open MPI job one GPU, the one of its local rank; a job with
-    fewer processes than GPUs would leave the others idle. Here the processes of a host divide
-    its GPUs evenly. If the scheduler has already divided them, each takes all that it sees.
+    fewer processes than GPUs would leave the others idle. Here the processes of a host divide its
+    GPUs evenly. If the scheduler has already divided them, each process takes all that it sees.
 
     Returns:
-      None if no launcher is found, or no GPUs: then JAX decides.
+      None if there is no launcher or no GPU; JAX then decides.
 
     Raises:
       UserError: the GPUs cannot be divided evenly.
@@ -94,7 +94,7 @@ def _hosts(nodes: str) -> int:
 def _visible_gpus(environment: Mapping[str, str]) -> int:
     for name in _VISIBLE:
         if name in environment:
-            return sum(each.strip() not in ("", "-1") for each in environment[name].split(","))
+            return sum(gpu.strip() not in ("", "-1") for gpu in environment[name].split(","))
     on_host = _count(environment, "SLURM_GPUS_ON_NODE")
     return on_host if on_host is not None else len(list(Path("/dev").glob("nvidia[0-9]*")))
 

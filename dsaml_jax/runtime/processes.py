@@ -49,8 +49,8 @@ def initialize_distributed(
         Kubernetes or the TPU pod; else HOST:PORT, on which process 0 listens.
       processes: Number of processes if the coordinator is HOST:PORT.
       process_id: Number of this process, 0 <= process_id < processes.
-      initialization_timeout: Seconds to wait for the other processes. JAX aborts the program then.
-      heartbeat_timeout: Seconds after which a process that is not heard of counts as lost.
+      initialization_timeout: Seconds to wait for the other processes before JAX aborts the program.
+      heartbeat_timeout: Seconds without a heartbeat after which a process counts as lost.
 
     Raises:
       UserError: The flags contradict each other, or the other processes cannot be reached.
@@ -90,12 +90,12 @@ def initialize_distributed(
         )
     except UserError:
         raise
-    except Exception as error:  # of the launcher's own packages, such as Kubernetes's client, too
+    except Exception as error:  # also from a launcher's packages, such as the Kubernetes client
         reason = " ".join(str(error).split())
         if coordinator == AUTO and isinstance(error, ValueError):
             raise UserError(
-                "--coordinator=auto found no Slurm, Open MPI, Kubernetes or TPU pod that says who "
-                f"takes part ({reason}); give --coordinator=HOST:PORT, --processes and "
+                "--coordinator=auto found no Slurm, Open MPI, Kubernetes or TPU pod that lists "
+                f"the processes ({reason}); give --coordinator=HOST:PORT, --processes and "
                 "--process_id."
             ) from error
         raise UserError(
@@ -107,9 +107,9 @@ def initialize_distributed(
 def _check_free(port: int) -> None:
     """Raises UserError if process 0 cannot listen on a port, where JAX would crash."""
     try:
-        with socket.socket() as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind(("", port))
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", port))
     except (OSError, OverflowError) as error:
         raise UserError(
             f"process 0 cannot listen on port {port} ({error}); give another in --coordinator."

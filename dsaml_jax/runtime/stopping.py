@@ -1,10 +1,11 @@
-"""How a program ends early: by a signal, by an error, or because another process of its run did.
+"""Early termination of a program: by a signal, an error, or another process of its run.
 
 Nothing is unwound: files are written atomically, and an exception could be swallowed where it is
 raised. In a run on several processes none may end alone, since the others would wait for it. They
-share a note in JAX's key-value store, which a thread of each reads: it says with which code and
-sentence all of them end. A process that ends without a note stops sending heartbeats; JAX's runtime
-then aborts the others, which say so and exit with a code that means "run the same command again".
+share a note in JAX's key-value store, which a thread of each process watches: it holds the exit
+code and the sentence with which all of them end. A process that ends without a note stops sending
+heartbeats; JAX's runtime then aborts the others, which report it and exit with a code that means
+"run the same command again".
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _ENDED = "dsaml_jax/ended/"
 _SIGTERM_NOTICE = "RECEIVED_PREEMPTION_NOTICE"  # written by JAX when any process gets SIGTERM
 _POLL_S = 0.5
 _FAREWELL_S = 10.0
-"""Process 0 holds the store: it waits so long for the others to read the note."""
+"""Seconds that process 0, which holds the store, waits for the others to read the note."""
 
 _ending = threading.Lock()
 
@@ -61,7 +62,7 @@ class Stopper:
         self._thread: threading.Thread | None = None
 
     def join_run(self, heartbeat_timeout: float) -> None:
-        """Begins to read the run's note, where `jax.distributed` has several processes.
+        """Starts watching the run's note if `jax.distributed` has several processes.
 
         Args:
           heartbeat_timeout: seconds after which JAX counts another process as lost.
@@ -79,7 +80,7 @@ class Stopper:
         return self._client is not None
 
     def expect_abort(self, sentence: str, code: int = RUN_AGAIN) -> None:
-        """Has JAX's runtime, when it aborts this process, print a sentence and exit with `code`.
+        """Makes an abort by JAX's runtime print a sentence and exit with `code`.
 
         It aborts a process that has lost the others, in C++, where no exception can be caught.
         """
@@ -93,7 +94,7 @@ class Stopper:
         ctypes.CDLL(None).signal(int(signal.SIGABRT), self._aborted)
 
     def close(self) -> None:
-        """Stops reading."""
+        """Stops watching."""
         self._closed.set()
         if self._thread is not None:
             self._thread.join()
@@ -132,7 +133,7 @@ class Stopper:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Lets the caller end the program within `grace` seconds after a signal."""
+        """Gives the caller `grace` seconds after a signal to end the program."""
         self._deferred = f"deferred at {time.monotonic()}"
         try:
             yield
@@ -145,7 +146,7 @@ class Stopper:
             self.end(RUN_AGAIN, _stopped_by(self._heard))
 
     def saving(self) -> None:
-        """Lets the caller of `deferred` end the program in its own time, to write a checkpoint."""
+        """Lifts the time limit of `deferred`, so that the caller can write a checkpoint."""
         self._deferred = "saving"
 
     def _expired(self, deferred: str) -> None:
@@ -186,15 +187,15 @@ class Stopper:
 
 
 STOPPER = Stopper()
-"""Of this program; the command line replaces it by one that bears the program's name."""
+"""The stopper of this program; `cli.main` replaces it with one that has the program's name."""
 
 
 @contextlib.contextmanager
 def wakeup(stopper: Stopper) -> Iterator[None]:
-    """Tells `stopper` of SIGTERM and SIGINT even while the main thread compiles.
+    """Notifies `stopper` of SIGTERM and SIGINT even while the main thread compiles.
 
     Python's own handlers wait until the main thread is back from C++. On several processes SIGTERM
-    is left to JAX, which tells all of them; SIGINT is passed on as SIGTERM.
+    is left to JAX, which notifies all of them; SIGINT is forwarded as SIGTERM.
     """
     several = jax.process_count() > 1
     numbers = (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
@@ -245,5 +246,5 @@ def _may_be_a_lost_process(error: BaseException | None) -> bool:
 
 
 def _write(line: str) -> None:
-    # Not by `print` or the logger, which may be interrupted in the middle of a line.
+    # `print` and the logger may be interrupted in the middle of a line.
     os.write(2, line.encode(errors="replace"))

@@ -1,8 +1,7 @@
-"""What a checkpoint says of itself: the run it belongs to, its arrays, its metrics, and hashes.
+"""The record in a checkpoint: the run it belongs to, its arrays, its metrics, and hashes.
 
-The record travels in the checkpoint's own metadata, so that a checkpoint that was copied or linked
-elsewhere is recognized, and so that one wrong byte is noticed: storage formats check some of their
-bytes, not all.
+The record is part of the checkpoint's own metadata, so that a checkpoint that was copied or linked
+elsewhere is recognized and one wrong byte is detected; storage formats check only some bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Record(NamedTuple):
     """The record of one checkpoint.
 
     Attributes:
-      run: about the run: "config" and "data", for example.
+      run: description of the run, such as its "config" and "data".
       arrays: {path in the state: dtype and shape, such as "float32[3, 4]"}.
       content: hash of the state.
       metrics: of its validation; None if it has not been validated.
@@ -53,7 +52,7 @@ def make_record(
     return Record(
         dict(run),
         describe_arrays(state),
-        hash_of(state),
+        state_hash(state),
         None if metrics is None else dict(metrics),
     )
 
@@ -62,7 +61,7 @@ def read_record(checkpoint: Path) -> Record:
     """Reads the record of a checkpoint's folder.
 
     Raises:
-      ValueError: it is damaged, or is not that of the metrics beside it.
+      ValueError: it is damaged, or does not match the metrics next to it.
       OSError: it cannot be read.
     """
     fields = read_json_object(checkpoint / _METADATA).get("custom_metadata")
@@ -73,8 +72,8 @@ def read_record(checkpoint: Path) -> Record:
         raise ValueError(f"{_METADATA} has changed since it was written")
     record = Record(**fields)
     metrics = checkpoint / _METRICS
-    found = read_json_object(metrics) if record.metrics is not None or metrics.exists() else None
-    if json.dumps(found, sort_keys=True) != json.dumps(record.metrics, sort_keys=True):
+    stored = read_json_object(metrics) if record.metrics is not None or metrics.exists() else None
+    if json.dumps(stored, sort_keys=True) != json.dumps(record.metrics, sort_keys=True):
         raise ValueError(f"{_METRICS} has changed since it was written")
     return record
 
@@ -89,7 +88,7 @@ def describe_arrays(state: TrainState) -> dict[str, str]:
     }
 
 
-def hash_of(state: TrainState) -> str:
+def state_hash(state: TrainState) -> str:
     """Returns a hash of the values, dtypes and shapes of a state, one replica of each array."""
     return digest(first_replica(state)).hex()
 

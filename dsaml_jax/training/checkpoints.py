@@ -21,18 +21,18 @@ from dsaml_jax.runtime.files import cannot_write, storage_reason
 from dsaml_jax.training.checkpoint_record import (
     Record,
     describe_arrays,
-    hash_of,
     make_record,
     read_record,
+    state_hash,
 )
 from dsaml_jax.training.state import TrainState
 
 LOG = logging.getLogger(__name__)
 
 _DELETED = ".deleted"
-"""Folder where checkpoints go before they are deleted: an interruption leaves none in part."""
+"""Folder to which checkpoints move before deletion, so that an interruption leaves none partial."""
 
-_OTHER = {
+_MISMATCHES = {
     "config": "comes from a run of another config ({}); use that run's own --workdir, or move the "
     "folder away to train this stage again.",
     "data": "was trained on other data ({}); restore those data or choose another --workdir.",
@@ -55,13 +55,13 @@ class Checkpoints:
     """Saves and restores the checkpoints of a stage; writes in the background.
 
     A checkpoint is a folder named after its step, which appears once it is complete and disappears
-    at once. It holds the whole `TrainState`, its validation metrics if there are any, and a
+    in one rename. It holds the whole `TrainState`, its validation metrics if there are any, and a
     `Record`. Two are kept so that one is left if the latest is damaged.
 
     Args:
       folder: of the stage's checkpoints.
-      run: about the run, JSON-compatible. "config" and "data", where they are given, must be those
-        of a checkpoint that is restored.
+      run: description of the run, JSON-compatible. If it has "config" or "data", checkpoints are
+        restored only if theirs are the same.
 
     Raises:
       UserError: the folder cannot be used, or all checkpoints in it are damaged.
@@ -156,7 +156,7 @@ class Checkpoints:
             _check_arrays(path, record, template)
             try:
                 state: Any = self._manager.restore(step, args=ocp.args.StandardRestore(template))
-                if hash_of(state) != record.content:
+                if state_hash(state) != record.content:
                     raise ValueError("its arrays are not those that were saved")
             except Exception as error:  # a broken file can make the library raise anything
                 _check_readable(path, error)
@@ -172,13 +172,13 @@ class Checkpoints:
 
     def _check_run(self, record: Record) -> None:
         """Raises UserError if a checkpoint belongs to another config or other data."""
-        for name, sentence in _OTHER.items():
+        for name, sentence in _MISMATCHES.items():
             if name not in self._run:
                 continue
             different = (
                 differences(record.run[name], self._run[name])
                 if name in record.run
-                else [f"which it does not record, as {name}"]
+                else [f"{name} is not recorded"]
             )
             if different:
                 raise UserError(f"{self._folder} {sentence.format('; '.join(different))}")
@@ -193,7 +193,7 @@ def _selection(metrics: Mapping[str, float]) -> float:
 
 
 def _check_arrays(path: Path, record: Record, template: TrainState) -> None:
-    """Raises UserError if a checkpoint would have to be cast or cut: it is another model's."""
+    """Raises UserError if a checkpoint has other dtypes or shapes; nothing is cast or cut."""
     different = [
         f"{name} is {record.arrays.get(name, 'missing')}, expected {ours.get(name, 'nothing')}"
         for ours in [describe_arrays(template)]
@@ -209,7 +209,7 @@ def _check_arrays(path: Path, record: Record, template: TrainState) -> None:
 
 
 def _set_unrecorded_aside(folder: Path) -> None:
-    """Sets aside what is named as a checkpoint and has no valid record; the manager cannot load it.
+    """Sets aside checkpoints without a valid record, which the manager cannot load.
 
     Raises:
       UserError: nothing would be left, or the file system refuses.
@@ -255,7 +255,7 @@ def _rename(path: Path, error: Exception) -> None:
 
 
 def _check_readable(path: Path, error: Exception) -> None:
-    """Raises UserError if it is the file system that refuses: nothing is damaged then."""
+    """Raises UserError if the file system refused access: then nothing is damaged."""
     if storage_reason(error):
         raise UserError(
             f"{path} cannot be read ({storage_reason(error)}); fix that and run again."

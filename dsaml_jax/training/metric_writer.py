@@ -99,7 +99,7 @@ def merged_rows(path: Path, stage: str) -> list[dict[str, Any]]:
             merged.setdefault(row["step"], {}).update(row)
     if unreadable:
         LOG.warning(
-            "%s: %d lines are damaged, the first is line %d; the figures lack what they said",
+            "%s: %d lines are damaged, the first is line %d; the figures lack their values",
             path,
             len(unreadable),
             unreadable[0],
@@ -125,7 +125,7 @@ def _parse(line: bytes) -> tuple[dict[str, Any] | None, bool]:
 
 
 def _row(text: bytes) -> dict[str, Any] | None:
-    """Returns a row {"stage", "step", ...numbers}, or None if the text is none."""
+    """Parses a row {"stage", "step", ...numbers}; returns None if the text is not one."""
     try:
         row = json.loads(text)
     except (ValueError, RecursionError):
@@ -140,7 +140,7 @@ def _row(text: bytes) -> dict[str, Any] | None:
 
 
 def _end_last_line(path: Path) -> None:
-    """Ends the last line if it lacks its end; truncates it if it is no row: its step runs again."""
+    """Terminates the last line, or removes it if it is incomplete; its step then runs again."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole == len(content):

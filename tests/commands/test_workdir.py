@@ -1,4 +1,4 @@
-"""A workdir with damaged files, other versions, or that is removed while a run writes there."""
+"""Workdirs with damaged files, with other versions, or removed while a run writes there."""
 
 import json
 import shutil
@@ -22,28 +22,28 @@ def workdir(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"null", b"[]", b"3", b'"x"', b'{"seed"', b"\xff\xfe", b"[" * 100_000]
 )
-def test_a_config_that_is_no_object_is_one_sentence(workdir, content):
+def test_a_config_that_is_not_an_object_is_rejected(workdir, content):
     (workdir / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json is damaged \("):
         open_workdir(workdir, EXPERIMENT, fresh=True)
 
 
-def test_a_config_that_is_a_folder_is_one_sentence(workdir):
+def test_a_config_that_is_a_folder_is_rejected(workdir):
     (workdir / "config.json").unlink()
     (workdir / "config.json").mkdir()
-    with pytest.raises(UserError, match=r"config\.json is damaged \(it is no file\)"):
+    with pytest.raises(UserError, match=r"config\.json is damaged \(it is not a file\)"):
         open_workdir(workdir, EXPERIMENT, fresh=True)
 
 
 @pytest.mark.parametrize("value", [None, [], 3, "x"])
-def test_a_part_of_the_config_that_is_no_object_is_named(workdir, value):
+def test_a_part_of_the_config_that_is_not_an_object_is_named(workdir, value):
     path = workdir / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"meta": value}))
     with pytest.raises(UserError, match=r"another experiment \(meta was"):
         open_workdir(workdir, EXPERIMENT, fresh=True)
 
 
-def test_other_versions_are_told(workdir, caplog):
+def test_other_versions_are_reported(workdir, caplog):
     open_workdir(workdir, EXPERIMENT, fresh=True)
     assert "other versions" not in caplog.text
     path = workdir / "versions.json"
@@ -57,23 +57,27 @@ def test_other_versions_are_told(workdir, caplog):
 
 
 @pytest.mark.parametrize("content", [None, b"null", b"\xff"])
-def test_unknown_versions_are_told(workdir, content, caplog):
+def test_unknown_versions_are_reported(workdir, content, caplog):
     path = workdir / "versions.json"
     path.unlink() if content is None else path.write_bytes(content)
     open_workdir(workdir, EXPERIMENT, fresh=True)
     assert "versions.json cannot be read" in caplog.text
 
 
-def test_a_workdir_that_is_removed_is_one_sentence(workdir):
-    with pytest.raises(UserError, match="run was removed while the run was writing there"):  # noqa: SIM117
-        with lock_workdir(workdir, EXPERIMENT, fresh=False):
-            shutil.rmtree(workdir)
-            (workdir / "figures" / "x.png").write_bytes(b"")
+def test_removing_a_workdir_ends_its_run_with_one_sentence(workdir):
+    removed = pytest.raises(UserError, match="run was removed while the run was writing there")
+    with removed, lock_workdir(workdir, EXPERIMENT, fresh=False):
+        shutil.rmtree(workdir)
+        (workdir / "figures" / "x.png").write_bytes(b"")
     open_workdir(workdir, EXPERIMENT, fresh=True)
-    with pytest.raises(UserError, match="run was removed while the run was writing there"):  # noqa: SIM117
-        with lock_workdir(workdir, EXPERIMENT, fresh=False), MetricWriter(workdir) as writer:
-            shutil.rmtree(workdir)
-            writer.write("meta", 1, {"a": 1.0})
+    removed = pytest.raises(UserError, match="run was removed while the run was writing there")
+    with (
+        removed,
+        lock_workdir(workdir, EXPERIMENT, fresh=False),
+        MetricWriter(workdir) as writer,
+    ):
+        shutil.rmtree(workdir)
+        writer.write("meta", 1, {"a": 1.0})
 
 
 FIRST, SECOND = b'{"stage": "meta", "step": 1, "a": 1.0}', b'{"stage": "meta", "step": 2, "a": 2.0}'
@@ -104,11 +108,11 @@ def test_no_row_of_a_damaged_log_is_lost(tmp_path, content, damaged, caplog):
     assert (f"{damaged} lines are damaged" in caplog.text) == (damaged > 0)
 
 
-def test_a_log_that_is_missing_is_one_sentence(tmp_path):
+def test_a_missing_log_is_rejected(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.jsonl cannot be read \(No such file"):
         merged_rows(tmp_path / "metrics.jsonl", "meta")
 
 
-def test_a_name_that_is_not_utf_8_is_one_sentence(tmp_path):
+def test_a_name_that_is_not_utf_8_is_rejected(tmp_path):
     with pytest.raises(UserError, match="is not UTF-8; choose another --workdir"):
         open_workdir(tmp_path / "caf\udce9", EXPERIMENT, fresh=True)

@@ -11,7 +11,7 @@ from absl import flags
 
 from dsaml_jax import cli
 from dsaml_jax.config.experiment import experiment_from_config
-from dsaml_jax.config.files import plain
+from dsaml_jax.config.files import to_plain_dict
 from dsaml_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def parse(*arguments):
     values = flags.FlagValues()
     cli.parse(["launch.py", *arguments], values)
-    return experiment_from_config(plain(values.config))
+    return experiment_from_config(to_plain_dict(values.config))
 
 
 def test_a_config_is_found_by_name_and_by_path(tmp_path, monkeypatch):
@@ -78,8 +78,8 @@ def test_a_new_name_drops_the_fields_of_the_old_estimator(tmp_path):
         ("--memory_gib=inf", "memory_gib=inf: .*in the range"),
         ("--stop_within=nan", "--stop_within is nan; expected a finite number"),
         ("--heartbeat_timeout=99999999999", "heartbeat_timeout=99999999999: .*in the range"),
-        ("--config.comparison.variants.a/b.steps=3", "a/b.steps: expected names of fields"),
-        ("--config..seed=1", "expected names of fields with dots between"),
+        ("--config.comparison.variants.a/b.steps=3", "a/b.steps: expected field names"),
+        ("--config..seed=1", "expected field names joined by dots"),
     ],
 )
 def test_mistakes_are_reported_in_one_sentence(argument, sentence):
@@ -147,25 +147,25 @@ def test_program_name_is_how_the_program_was_started():
             "returns dict; expected a ConfigDict",
         ),
         ("a.py", "def get_config(x):\n    return x", r"a\.py: .*missing 1 required positional"),
-        ("a.py", "import sys\nsys.exit()", r"a\.py ends the program"),
+        ("a.py", "import sys\nsys.exit()", r"a\.py exits the program"),
         ("a.json", '{"seed": 1}', r"a\.json defines no function get_config"),
         ("a.py", "x = 1\0", r"a\.py: .*null bytes"),
         (
             "a.py",
             "from ml_collections import config_dict as d\ndef get_config():\n"
             "    return d.ConfigDict({'a': {'b': d.required_placeholder(int)}})",
-            r"a\.b is not set; give it: --config\.a\.b=VALUE",
+            r"a\.b is not set; set it with --config\.a\.b=VALUE",
         ),
         (
             "a.py",
             "from ml_collections import ConfigDict\ndef get_config():\n"
             "    return ConfigDict({'a': 1, 2: 3})",
-            "names of fields are texts only",
+            "field names must be strings",
         ),
         ("a.py", "def get_config():\n    return open('gone')", r"line 2: .*No such file"),
     ],
 )
-def test_a_file_that_is_no_config_is_one_sentence(tmp_path, name, content, sentence):
+def test_a_file_that_is_not_a_config_is_rejected(tmp_path, name, content, sentence):
     file = tmp_path / name
     file.write_text(content)
     with pytest.raises(UserError, match=sentence) as caught:
@@ -173,7 +173,7 @@ def test_a_file_that_is_no_config_is_one_sentence(tmp_path, name, content, sente
     assert "\n" not in str(caught.value)
 
 
-def test_a_name_that_is_too_long_is_no_config():
+def test_a_config_name_that_is_too_long_is_rejected():
     with pytest.raises(UserError, match="there is no config aaa"):
         parse(f"--config={'a' * 300}")
     with pytest.raises(UserError, match="there is no file /aaa"):
@@ -181,14 +181,14 @@ def test_a_name_that_is_too_long_is_no_config():
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_a_result_is_shown_whatever_the_encoding(encoding, monkeypatch):
+def test_a_result_is_shown_in_any_encoding(encoding, monkeypatch):
     shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", shown)
     cli.show("caf\udce9 \u2026")
     assert shown.buffer.getvalue().decode(encoding).startswith("caf\\udce9 ")
 
 
-def test_a_result_that_nobody_reads_is_no_error(tmp_path, monkeypatch):
+def test_a_closed_pipe_is_not_an_error(tmp_path, monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as shown:

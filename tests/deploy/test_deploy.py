@@ -1,10 +1,11 @@
-"""What the launch files do with each exit code, and whether they are well formed."""
+"""Reactions of the launch files to each exit code, and their validity."""
 
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 @pytest.fixture
 def sbatch(tmp_path):
-    """sbatch(code, restarts) -> (exit code, what was asked of scontrol), where srun ends so."""
+    """Returns run(code of srun, restarts) -> (exit code, arguments of scontrol)."""
     for name, line in (("srun", "exit $CODE"), ("scontrol", 'echo "$@"')):
         (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
         (tmp_path / name).chmod(0o755)
@@ -37,14 +38,14 @@ def sbatch(tmp_path):
 
 
 @pytest.mark.parametrize("code", [75, 134, 137, 143])
-def test_slurm_queues_again_what_the_same_command_resumes(sbatch, code):
+def test_slurm_requeues_codes_from_which_the_same_command_resumes(sbatch, code):
     assert sbatch(code) == (code, "requeue 7")
     assert sbatch(code, restarts=2) == (code, "requeue 7")
     assert sbatch(code, restarts=3) == (code, "")
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
-def test_slurm_queues_nothing_else_again(sbatch, code):
+def test_slurm_requeues_no_other_code(sbatch, code):
     assert sbatch(code) == (code, "")
 
 
@@ -71,7 +72,7 @@ def test_the_jobset_fails_on_1_only():
     }
 
 
-def test_the_jobset_obeys_its_schema():
+def test_the_jobset_matches_its_schema():
     """With `JOBSET_CRD` the path of jobset.x-k8s.io_jobsets.yaml; unknown fields are errors."""
     jsonschema = pytest.importorskip("jsonschema")
     if "JOBSET_CRD" not in os.environ:
@@ -87,10 +88,10 @@ def test_the_jobset_obeys_its_schema():
 
 
 def _close(schema):
-    """Refuses fields that a schema does not name; Kubernetes' own extensions are no JSON schema."""
+    """Makes unknown fields errors, and drops Kubernetes's extensions of JSON schema."""
     if isinstance(schema, list):
-        for each in schema:
-            _close(each)
+        for element in schema:
+            _close(element)
     if isinstance(schema, dict):
         open_ended = schema.get("x-kubernetes-preserve-unknown-fields")
         if isinstance(schema.get("properties"), dict) and not open_ended:
@@ -98,14 +99,13 @@ def _close(schema):
         if schema.get("x-kubernetes-int-or-string"):
             schema.pop("anyOf", None)
             schema.pop("pattern", None)
-        for each in schema.values():
-            _close(each)
+        for element in schema.values():
+            _close(element)
 
 
 @pytest.mark.parametrize("script", sorted(DEPLOY.glob("*.sh")), ids=lambda path: path.name)
 def test_the_scripts_pass_shellcheck(script):
-    shellcheck = shutil.which("shellcheck")
-    if shellcheck is None:
-        pytest.skip("shellcheck is not installed")
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.defpath}")
+    assert shellcheck is not None, "install requirements-dev.txt"
     ran = subprocess.run([shellcheck, script], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout

@@ -1,4 +1,4 @@
-"""Which GPUs a process takes, and what is said where nobody can tell who takes part."""
+"""The GPUs that a process takes, and the error if the processes cannot be found."""
 
 import importlib.util
 

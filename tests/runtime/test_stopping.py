@@ -56,7 +56,7 @@ def test_all_processes_end_with_the_code_and_sentence_of_one(tmp_path, mishap, c
     assert "Traceback" not in "".join(said)
 
 
-def test_a_lost_process_is_told_and_the_others_may_resume(tmp_path):
+def test_a_lost_process_ends_the_others_which_can_resume(tmp_path):
     codes, said = ended(tmp_path, "lost", "--heartbeat_timeout=8")
     assert codes == [75, -9], said
     assert "the other processes of this run are lost" in said[0]

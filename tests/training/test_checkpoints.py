@@ -1,4 +1,4 @@
-"""Checkpoints of another run, of other arrays, and with damage in any byte of any file."""
+"""Checkpoints of another run, with other arrays, or with damage in any byte of any file."""
 
 import contextlib
 import json
@@ -88,7 +88,7 @@ def test_one_wrong_byte_anywhere_is_never_read_silently(saved, tmp_path, caplog)
     assert set_aside > 0 and caplog.text.count("3 is damaged") == set_aside
 
 
-def test_wrong_values_that_the_format_does_not_notice_are(folder, monkeypatch, caplog):
+def test_wrong_values_that_the_format_misses_are_detected(folder, monkeypatch, caplog):
     """The hash is of what is restored: here step 3 holds the arrays of step 2."""
     shutil.rmtree(folder / "3" / "default")
     shutil.copytree(folder / "2" / "default", folder / "3" / "default")
@@ -115,7 +115,7 @@ def test_metrics_that_have_changed_set_their_checkpoint_aside(folder, content):
         ("3", lambda path: (path / "default" / "_sharding").write_bytes(b"")),
     ],
 )
-def test_what_is_no_whole_checkpoint_is_set_aside(folder, name, damage):
+def test_an_incomplete_checkpoint_is_set_aside(folder, name, damage):
     damage(folder / name)
     last, best = steps(folder)
     assert best == 1 and last == 3
@@ -132,7 +132,7 @@ def test_other_files_are_left_alone(folder):
     assert steps(folder) == (3, 1) and "2.damaged1" in names(folder)
 
 
-def test_an_empty_folder_alone_is_one_sentence_and_stays(tmp_path):
+def test_a_single_empty_checkpoint_is_rejected_and_kept(tmp_path):
     (tmp_path / "4").mkdir()
     with pytest.raises(UserError, match=r"none of 1 checkpoints can be read \(step 4: "):
         Checkpoints(tmp_path, RUN)
@@ -156,10 +156,10 @@ def test_another_runs_checkpoints_are_refused(folder, tmp_path, run, sentence):
         assert names(path) == before
 
 
-def test_a_checkpoint_that_does_not_say_whose_it_is_is_refused(tmp_path):
+def test_a_checkpoint_without_a_config_is_refused(tmp_path):
     with contextlib.closing(Checkpoints(tmp_path, {})) as checkpoints:
         checkpoints.save(state_at(1), {"selection": 1.0})
-    with pytest.raises(UserError, match=r"another config \(which it does not record"):
+    with pytest.raises(UserError, match=r"another config \(config is not recorded"):
         read(tmp_path)
 
 
@@ -184,7 +184,7 @@ def test_a_narrow_dtype_is_saved_and_restored(tmp_path):
     )
 
 
-def test_a_deletion_that_was_interrupted_leaves_no_checkpoint_in_part(folder, monkeypatch, caplog):
+def test_an_interrupted_deletion_leaves_no_partial_checkpoint(folder, monkeypatch, caplog):
     """The last is saved anew with its validation; the run dies while the old one is deleted."""
 
     def die(*_, **__):
@@ -200,7 +200,7 @@ def test_a_deletion_that_was_interrupted_leaves_no_checkpoint_in_part(folder, mo
     assert "damaged" not in caplog.text and ".deleted" not in names(folder)
 
 
-def test_a_folder_that_was_removed_is_one_sentence(folder):
+def test_a_removed_folder_ends_the_run_with_one_sentence(folder):
     checkpoints = Checkpoints(folder, RUN)
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="was removed while the run was writing there"):
