@@ -45,11 +45,8 @@ class Side:
             env=os.environ | {"OMP_WAIT_POLICY": "passive"},
         )
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._stdin, self._stdout, self._command = (
-            self._process.stdin,
-            self._process.stdout,
-            command,
-        )
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._command = " ".join(command)
         self.ready = self._read()
 
     def step(self) -> dict[str, Any]:
@@ -61,7 +58,7 @@ class Side:
     def _read(self) -> dict[str, Any]:
         line = self._stdout.readline()
         if not line:
-            raise SystemExit(f"{' '.join(self._command)} ended; its message is above.")
+            raise SystemExit(f"{self._command} ended; its message is above.")
         return json.loads(line)
 
     def close(self) -> None:
@@ -71,7 +68,7 @@ class Side:
 
 
 def compare(problem: Problem, pairs: int, torch_python: str, device: str = "cpu") -> dict[str, Any]:
-    """Alternates for `pairs` steps; see the module."""
+    """Takes `pairs` steps of each side in turn; returns the ratios that the module describes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ours = Side(sys.executable, "jax", problem, folder, device)

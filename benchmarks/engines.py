@@ -21,12 +21,12 @@ from dsaml_jax.meta import ENGINES, Engine, InnerLoop, MetaParams, Task, Unrolle
 from dsaml_jax.meta.diagnostics.cost import Cost, measure
 from dsaml_jax.model import initialize
 from dsaml_jax.model.objective import Batch, dsaml_problem
+from dsaml_jax.reports.tables import MIB
 
 MODEL = DSAMLConfig(
     dim=128, heads=4, layers=4, feed_forward=256, lstm_dim=64, predictor_dim=64, dropout=0.0
 )
 TASKS, CLIPS, SEGMENTS, IMAGE = 4, 4, 60, (6, 32)
-MIB = 2**20
 
 
 def batch(key: jax.Array) -> Batch:
@@ -42,7 +42,7 @@ def batch(key: jax.Array) -> Batch:
 
 
 def meta_gradient(estimator: Unrolled, steps: int):
-    """Returns (meta-parameters, tasks, keys) -> the mean meta-gradient."""
+    """Returns a function (meta-parameters, tasks, keys) -> mean meta-gradient."""
     inner = InnerLoop(steps, optax.sgd(5e-3))
     one = functools.partial(estimator, dsaml_problem(MODEL, train=True), inner)
 

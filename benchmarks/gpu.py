@@ -5,8 +5,8 @@ memory, and shares of the measured matrix-product rate and bandwidth of a meta-s
 exact second order, in float32 and bfloat16; PyTorch's first-order step on the same card, if PyTorch
 with CUDA is installed; inference latency. Both sides multiply float32 matrices in TF32, which is
 JAX's default. Each measurement runs in a process of its own, so that its peak memory is its own.
-One that fails is recorded with its error, and those that `--minutes` leaves no time for are listed
-as skipped.
+One that fails is recorded with its error. Compilation takes minutes, so `--minutes` may end before
+the last ones, which are then listed as skipped.
 """
 
 from __future__ import annotations

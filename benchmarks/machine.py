@@ -1,4 +1,4 @@
-"""Measures the ceilings of this machine, of which the benchmarks report shares."""
+"""Measures the peak rates of this machine, which benchmarks compare their results with."""
 
 from __future__ import annotations
 

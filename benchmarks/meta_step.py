@@ -135,7 +135,7 @@ def measure(problem: Problem, repeats: int, **speed: int) -> dict[str, Any]:
     weights = sum(leaf.size for leaf in jax.tree.leaves(timed.state.weights.params))
     return {
         "problem": vars(problem) | speed,
-        "matmul_precision": jax.config.values["jax_default_matmul_precision"] or PRECISIONS[0],
+        "matmul_precision": jax.config.jax_default_matmul_precision,
         "first_step": {name: first[name] for name in ("loss", "gradient_norm")},
         "device": jax.devices()[0].device_kind,
         "seconds": median,

@@ -71,7 +71,7 @@ NETWORKS = (
     Network("PCIe 4, Ethernet 10 Gb/s a host", 25e9, 1.25e9, 8, 50e-6),
 )
 """NVLink 4: 900 GB/s per GPU, both directions together, by the same data sheet. A DGX H200 has
-eight 400 Gb/s adapters. PCIe 4 x16: 32 GB/s in one direction, of which about 25 are achieved.
+eight 400 Gb/s adapters. PCIe 4 x16: 32 GB/s in one direction, about 25 in practice.
 Latencies are assumptions."""
 
 
@@ -135,7 +135,7 @@ def main() -> None:
         f"| matrix products | {si(work.matmul_flops)}FLOP |",
         f"| other arithmetic | {si(work.other_flops)}FLOP |",
         f"| read and written by the kernels compiled here | {si(work.bytes)}B |",
-        f"| of which the weights must move | {si(moved)}B |",
+        f"| moved by the weights alone | {si(moved)}B |",
         f"| peak memory | {si(memory.peak)}B, temporary {si(memory.temporary)}B |",
         f"| communicated | {reduced.times} {reduced.kind} of {si(reduced.bytes)}B |",
         f"| loops of unknown length, counted once | {work.unbounded_loops} |",

@@ -7,7 +7,7 @@ _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./[^)#]*)[^)]*\)")
 
 
 def on_page_markdown(markdown: str, page, **_) -> str:
-    """Replaces links that leave docs/ by the path in the repository."""
+    """Replaces links that leave docs/ with the path in the repository."""
     folder = posixpath.dirname(page.file.src_uri)
 
     def replace(link: re.Match) -> str:

@@ -1,11 +1,11 @@
-"""Spoils inputs of every kind at random; each must be one sentence, or a result that balances.
+"""Spoils inputs of every kind at random, and checks that each raises one sentence or succeeds.
 
     python -m tests.fuzz_inputs --cases=300 --seed=0
 
-A case takes the smallest valid input of its kind, spoils it, and gives it to the code that a
-command would give it to. It passes if that raises a `UserError` of one line, or succeeds with every
-row of the tables used or told. Kinds take turns; case I of a seed is the same whatever --cases is,
-and --only=I runs it alone.
+A case spoils the smallest valid input of its kind and passes it to the code that reads it in a
+command. The case passes if that raises a `UserError` of one line, or succeeds with every row of the
+tables used or reported. Kinds alternate; case I of a seed does not depend on --cases, and --only=I
+runs it alone.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ from dsaml_jax.training.state import TrainState, restart
 from tests import data_folders, tiny, torch_files
 
 LIMIT_S = 60
-"""A case that takes longer has failed."""
+"""Time limit of a case; one that takes longer fails."""
 
 Random = random.Random
-Spoiled = tuple[str, Callable[[], None]]
-"""What was spoiled, and what must raise `UserError` or succeed."""
+Spoiled = tuple[str, Callable[[], object]]
+"""A description of what was spoiled, and the call that must raise `UserError` or succeed."""
 
 TEXTS = ("", "nan", "inf", "-inf", "1e999", "-1", "0", "abc", "0x10", "1,5", "None", "\udcff", "ü")
 VALUES: tuple[Any, ...] = (
@@ -73,12 +73,11 @@ VALUES: tuple[Any, ...] = (
     *(3, 7, 10**4, 2**31, 2**63, 10**30, [[]], object, set()),
 )
 
-
 VALID_AND_LARGE: tuple[tuple[str, Any], ...] = (
     *(("audio", {}), ("data", {}), ("data.builder", {})),  # the defaults
     ("audio.segments", 10**4),
 )
-"""Changes that only make the preparation longer."""
+"""Changes that only make preparation slower."""
 
 CONFIG_LINES = (
     *("", "x = (", "    return None", "    return 3", "    return {}", "get_config = 3"),
@@ -91,7 +90,7 @@ CONFIG_LINES = (
 
 
 def field_paths(cls: type = Experiment, path: str = "") -> Iterator[str]:
-    """Yields the path of every field of the experiment, nested ones and those of estimators too."""
+    """Yields the path of every field of the experiment, including nested ones and estimators'."""
     for name, annotation in field_types(cls).items():
         where = f"{path}.{name}" if path else name
         yield where
@@ -104,7 +103,7 @@ FIELDS = sorted(set(field_paths()))
 
 
 def start(experiment: Experiment) -> None:
-    """Does what a run does before it computes: checks, data, tasks and test sets."""
+    """Checks the experiment and loads its data, tasks and test sets, as a run does first."""
     tasks = experiment.tasks
     check_inner(experiment.inner, experiment.model, experiment.audio)
     task_layout(tasks.meta_batch, tasks.tasks_per_device, task_mesh())
@@ -129,9 +128,9 @@ def tiny_config(folder: Path) -> Any:
 
 
 def spoil_fields(rng: Random, folder: Path) -> Spoiled:
-    """One or two fields of a valid experiment hold something else."""
+    """Puts other values into one or two fields of a valid experiment."""
     values = tiny_config(shared_folder()).to_dict()
-    told = []
+    changes = []
     for path in rng.sample(FIELDS, rng.choice((1, 1, 2))):
         *parents, name = path.split(".")
         node = values
@@ -142,16 +141,16 @@ def spoil_fields(rng: Random, folder: Path) -> Spoiled:
             value = None
         if isinstance(node, dict):
             node[name] = value
-        told.append(f"{path}={value!r}")
-    # What a case prepares is its own, where the field is not about that.
-    if isinstance(values.get("data"), dict) and not any("data.prepared" in t for t in told):
-        changed = any(t.startswith(("audio", "data")) for t in told)
+        changes.append(f"{path}={value!r}")
+    # Only a case that changes the data prepares its own; the others share one folder.
+    if isinstance(values.get("data"), dict) and not any("data.prepared" in c for c in changes):
+        changed = any(c.startswith(("audio", "data")) for c in changes)
         values["data"]["prepared"] = str(folder if changed else shared_folder())
-    return " ".join(told), lambda: start(experiment_from_config(values))
+    return " ".join(changes), lambda: start(experiment_from_config(values))
 
 
 def spoil_flags(rng: Random, folder: Path) -> Spoiled:
-    """A command line with a spoiled flag, override or config file."""
+    """Spoils a flag, an override or the config file of a command line."""
     names = ["mode", "memory_gib", "profile_steps", "processes", "process_id", "config", "nothing"]
     arguments = []
     for _ in range(rng.choice((1, 1, 2))):
@@ -251,12 +250,12 @@ DATA_SETS = {
 
 
 def spoil_labels(rng: Random, folder: Path) -> Spoiled:
-    """One or two tables of a data set; no sound is needed."""
+    """Spoils a table of a data set; no audio is needed."""
     name = rng.choice(sorted(DATA_SETS))
     root = folder / "root"
     shutil.copytree(made(name, DATA_SETS[name]), root)
     tables = sorted(path for path in root.rglob("*") if path.suffix in (".csv", ".json"))
-    done = [spoil_file(rng, rng.choice(tables), spoil_text)] if tables else []
+    done = spoil_file(rng, rng.choice(tables), spoil_text)
     data_set = name.split()[0]
     builder_class, _ = catalog._entry(data_set)
     options = catalog.options_of(data_set, require_audio=False, strict=rng.random() < 0.2)
@@ -265,7 +264,7 @@ def spoil_labels(rng: Random, folder: Path) -> Spoiled:
         songs, findings = builder_class.read(root, options)
         assert findings.rows_read == findings.rows_used + findings.rows_left_out, (
             f"{findings.rows_read} rows, {findings.rows_used} used and "
-            f"{findings.rows_left_out} told"
+            f"{findings.rows_left_out} reported"
         )
         for song in songs:
             for rating in song.ratings:
@@ -280,7 +279,7 @@ AUDIO = AudioConfig(sample_rate=8000, mel_bands=16, segments=4)
 
 
 def spoil_sound(rng: Random, folder: Path) -> Spoiled:
-    """A sound file that is damaged, or whole and strange."""
+    """Damages an audio file, or writes an unusual one."""
     suffix = rng.choice(("wav", "mp3", "flac", "ogg"))
     path = folder / f"1.{suffix}"
     if rng.random() < 0.7:
@@ -324,13 +323,13 @@ def _weights() -> dict[str, np.ndarray]:
 
 
 def spoil_archive(rng: Random, folder: Path) -> Spoiled:
-    """A .pt file, its pickle, or an .npz of weights."""
+    """Spoils a .pt file, its pickle, or an .npz of weights."""
     path = folder / "a.pt"
     torch_files.write_state_dict(path, _weights())
     if rng.random() < 0.3:
         path = folder / "a.npz"
         np.savez(path, **_weights(), about=np.array(json.dumps({"config": {}})))  # pyright: ignore
-        return f"npz: {spoil_file(rng, path)}", lambda: void(load_imagebind(path))
+        return f"npz: {spoil_file(rng, path)}", lambda: load_imagebind(path)
     if rng.random() < 0.6:  # the pickle, in an archive that is whole
         with zipfile.ZipFile(path) as archive:
             records = {name: archive.read(name) for name in archive.namelist()}
@@ -344,11 +343,11 @@ def spoil_archive(rng: Random, folder: Path) -> Spoiled:
     else:
         done = spoil_file(rng, path)
     read = rng.choice((read_torch_file, load_dsaml_checkpoint))
-    return f"pt: {done}", lambda: void(read(path))
+    return f"pt: {done}", lambda: read(path)
 
 
 def spoil_store(rng: Random, folder: Path) -> Spoiled:
-    """An entry of the feature store, as read by a run."""
+    """Spoils an entry of the feature store."""
     arrays = {"log_mel": np.ones((4, 3, 2), np.float16), "seconds": np.float64(2)}
     path = store.entry_path(folder, "log_mel", "key")
     store.write(path, **arrays)
@@ -361,15 +360,11 @@ def spoil_store(rng: Random, folder: Path) -> Spoiled:
     return done, read
 
 
-def void(_: Any) -> None:
-    """Ignores a result."""
-
-
 # Workdirs and checkpoints.
 
 
 def spoil_workdir(rng: Random, folder: Path) -> Spoiled:
-    """A file of a workdir that is opened again."""
+    """Spoils a file of a workdir that is opened again."""
     experiment = experiment_from_config(tiny_config(folder / "prepared").to_dict())
     workdir = folder / "run"
     open_workdir(workdir, experiment, fresh=True)
@@ -405,7 +400,7 @@ def _state(step: int) -> TrainState:
 
 
 def spoil_checkpoints(rng: Random, folder: Path) -> Spoiled:
-    """A file of the newest of two checkpoints, or of both."""
+    """Spoils a file of two checkpoints, usually of the newer one."""
     root = folder / "checkpoints"
     shutil.copytree(made("checkpoints", _checkpoints), root)
     newest = root / "2"
@@ -445,7 +440,7 @@ _SHARED: dict[str, Path] = {}
 
 
 def made(name: str, make: Callable[[Path], Any]) -> Path:
-    """Returns a valid input, made once for all cases."""
+    """Returns a folder with a valid input, made once for all cases."""
     if name not in _SHARED:
         folder = Path(tempfile.mkdtemp(prefix="fuzz_inputs_")) / "made"
         make(folder)
@@ -459,14 +454,14 @@ def shared_folder() -> Path:
 
 
 def remove_shared() -> None:
-    """Removes what `made` has made."""
+    """Removes the folders that `made` returned."""
     for folder in _SHARED.values():
         shutil.rmtree(folder.parent, ignore_errors=True)
     _SHARED.clear()
 
 
 def run_case(seed: int, index: int) -> tuple[str, str]:
-    """Runs a case; returns what it was and, if it failed, how: "" if it passed."""
+    """Runs a case; returns its description, and how it failed ("" if it passed)."""
     kind = list(KINDS)[index % len(KINDS)]
     rng = random.Random(f"{seed} {index}")
     with tempfile.TemporaryDirectory(prefix="fuzz_inputs_") as folder, _time_limit(LIMIT_S):
@@ -485,17 +480,17 @@ def run_case(seed: int, index: int) -> tuple[str, str]:
 
 
 def _fault_of(sentence: str) -> str:
-    """Returns what is wrong with a sentence, if anything."""
+    """Returns what is wrong with an error message, or ""."""
     if "\n" in sentence:
         return f"more than one line: {sentence!r}"
     if len(sentence) < 15 or " " not in sentence or "Traceback" in sentence:
-        return f"no sentence: {sentence!r}"
+        return f"not a sentence: {sentence!r}"
     return ""
 
 
 @contextlib.contextmanager
 def _time_limit(seconds: int) -> Iterator[None]:
-    """Raises TimeoutError in this thread after so many seconds."""
+    """Raises TimeoutError in this thread after `seconds`."""
 
     def stop(*_: Any) -> None:
         raise TimeoutError(f"took more than {seconds} s")
@@ -515,17 +510,17 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, default=None, help="run this case alone")
-    given = parser.parse_args()
-    indices = range(given.cases) if given.only is None else (given.only,)
-    print(f"seed {given.seed}, {len(indices)} cases", flush=True)
+    args = parser.parse_args()
+    indices = range(args.cases) if args.only is None else (args.only,)
+    print(f"seed {args.seed}, {len(indices)} cases", flush=True)
     failed = 0
     for index in indices:
-        case, failure = run_case(given.seed, index)
+        case, failure = run_case(args.seed, index)
         if failure:
             failed += 1
             print(f"FAILED {case!a}\n{failure}", flush=True)
     remove_shared()
-    print(f"seed {given.seed}: {len(indices)} cases, {failed} failed")
+    print(f"seed {args.seed}: {len(indices)} cases, {failed} failed")
     sys.exit(failed > 0)
 
 

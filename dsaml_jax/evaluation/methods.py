@@ -128,7 +128,7 @@ def support_error(windows: np.ndarray, tables: Tables, support: np.ndarray) -> n
     """Computes the mean of rating minus prediction over the support clips: [E, 2].
 
     Args:
-      windows: [U, S, 2], predictions for windows, the first N of which are the songs' first clips.
+      windows: [U, S, 2], predictions for windows; the first N are the songs' first clips.
       tables: the ratings.
       support: [E, k], the ratings adapted on.
     """

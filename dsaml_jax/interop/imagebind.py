@@ -135,10 +135,10 @@ def load_imagebind(path: str | Path) -> tuple[ImageBindConfig, Variables]:
 
 
 def _sizes(metadata: Any, most_blocks: int) -> ImageBindConfig:
-    """Returns the config that the metadata state; raises if a number makes no sense."""
+    """Returns the config in the metadata; raises an exception if a size is impossible."""
     sizes = {name: operator.index(metadata["config"][name]) for name in _SIZES}
     if not all(1 <= size <= _LARGEST_SIZE for size in sizes.values()):
-        raise ValueError("a size that is not positive, or too large")
+        raise ValueError("a size that is not positive or is too large")
     if sizes["blocks"] > most_blocks:
         raise ValueError("more blocks than arrays")
     return ImageBindConfig(**sizes)

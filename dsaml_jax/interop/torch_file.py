@@ -5,9 +5,9 @@ object in which every tensor is a call of `torch._utils._rebuild_tensor_v2` on a
 persistent id; `NAME/data/KEY`, the raw bytes of each storage; and `NAME/byteorder`. Format:
 https://docs.pytorch.org/docs/stable/notes/serialization.html.
 
-The pickle is read by `torch_pickle`, which refuses every name except those of plain tensors. No
-size that the file states is believed: what is read never takes more than a small multiple of the
-file's own size. (A tensor with a stride of 0 is a view that repeats its values.)
+The pickle is read by `torch_pickle`, which refuses every name except those of plain tensors. Sizes
+that the file states are not trusted: reading takes at most a small multiple of the file's own size.
+(A tensor with a stride of 0 is a view that repeats its values.)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from dsaml_jax.errors import UserError
-from dsaml_jax.interop.torch_pickle import MOST_AXES, PLAIN, SavedStorage, SavedTensor, load
+from dsaml_jax.interop.torch_pickle import PLAIN, SavedStorage, SavedTensor, load
 
 _LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, 2)[:-1]  # PyTorch's magic number before 1.6
 
@@ -73,10 +73,8 @@ class _Archive:
     def array(self, tensor: SavedTensor) -> np.ndarray:
         storage, offset, shape, strides = tensor
         numbers = (offset, storage.length, *shape, *strides)
-        if (
-            len(shape) != len(strides)
-            or len(shape) > MOST_AXES
-            or not all(isinstance(number, int) and number >= 0 for number in numbers)
+        if len(shape) != len(strides) or not all(
+            isinstance(number, int) and number >= 0 for number in numbers
         ):
             raise UserError(f"{self._path}: a tensor's shape {shape} or strides {strides} is odd.")
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))

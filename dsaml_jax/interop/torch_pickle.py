@@ -1,9 +1,9 @@
 """Reading of the pickle inside a file of `torch.save`, without calling what it names.
 
 A pickle is a program for a stack machine; it may call anything that it can name, and ask for any
-amount of memory. This is a machine with only the instructions that containers of tensors need:
-names are looked up in a short list of stand-ins that record a call, and no instruction allocates
-more than the pickle holds (the memo is a dictionary, and only shapes are ever copied).
+amount of memory. The machine in this module has only the instructions that containers of tensors
+need: names are looked up in a short list of stand-ins that record a call, and no instruction
+allocates more than the pickle holds (the memo is a dictionary, and only shapes are copied).
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ import numpy as np
 
 from dsaml_jax.errors import UserError
 
-MOST_AXES = 32
-"""Largest number of axes of a tensor, as in NumPy 1."""
-
 PLAIN = (type(None), bool, int, float, str, bytes)
-"""What a pickle may hold beside tensors and containers."""
+"""Types that a pickle may hold besides tensors and containers."""
+
+_MAX_AXES = 32  # as in NumPy 1
 
 _DTYPES = {
     "DoubleStorage": np.dtype(np.float64),
@@ -73,9 +72,9 @@ def _rebuild_parameter(data: Any, *_ignored: Any) -> Any:
 
 
 def _size(values: Any) -> tuple[int, ...]:
-    short = isinstance(values, tuple | list) and len(values) <= MOST_AXES
+    short = isinstance(values, tuple | list) and len(values) <= _MAX_AXES
     if not short or not all(isinstance(number, int) for number in values):
-        raise pickle.UnpicklingError(f"a shape that is not at most {MOST_AXES} integers")
+        raise pickle.UnpicklingError(f"a shape that is not at most {_MAX_AXES} integers")
     return tuple(values)
 
 
@@ -180,7 +179,7 @@ class _Machine:
                 # about weights.
                 self._pop()
                 if not isinstance(self._top(), collections.OrderedDict):
-                    raise pickle.UnpicklingError("a state of what has none")
+                    raise pickle.UnpicklingError("a state for an object that takes none")
             case "BINPERSID":
                 self._stack.append(_storage(self._pop()))
             case _:
@@ -206,7 +205,7 @@ class _Machine:
 
     def _named(self, module: Any, name: Any) -> Any:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise pickle.UnpicklingError("a name that is no text")
+            raise pickle.UnpicklingError("a name that is not text")
         if (module, name) not in _ALLOWED:
             shown = ascii(f"{module}.{name}"[:100])[1:-1]
             raise UserError(
@@ -218,9 +217,9 @@ class _Machine:
 
 def _update(target: Any, entries: list[Any]) -> Any:
     if not isinstance(target, dict) or len(entries) % 2:
-        raise pickle.UnpicklingError("an entry of what is no dictionary")
+        raise pickle.UnpicklingError("an entry for something that is not a dictionary")
     for key, value in zip(entries[::2], entries[1::2], strict=True):
-        # To hash a tuple of tuples, or to tell apart large integers, may take forever.
+        # Hashing nested tuples, or comparing large integers with equal hashes, may take forever.
         if not isinstance(key, PLAIN) or (isinstance(key, int) and abs(key) >= 2**63):
             raise pickle.UnpicklingError("a key that is neither text nor a number of 64 bits")
         target[key] = value
@@ -229,13 +228,13 @@ def _update(target: Any, entries: list[Any]) -> Any:
 
 def _extend(target: Any, entries: list[Any]) -> None:
     if type(target) is not list:
-        raise pickle.UnpicklingError("an element of what is no list")
+        raise pickle.UnpicklingError("an element for something that is not a list")
     target.extend(entries)
 
 
 def _call(function: Any, arguments: Any) -> Any:
     if not isinstance(arguments, tuple) or function not in _CALLED.values():
-        raise pickle.UnpicklingError("a call of what is no function")
+        raise pickle.UnpicklingError("a call of something that is not a function")
     if function is collections.OrderedDict and arguments:
         raise pickle.UnpicklingError("an OrderedDict with arguments")
     return function(*arguments)
@@ -244,7 +243,7 @@ def _call(function: Any, arguments: Any) -> Any:
 def _storage(pid: Any) -> SavedStorage:
     kind, storage_type, key, _location, length = pid
     if kind != "storage" or not isinstance(storage_type, _StorageType):
-        raise pickle.UnpicklingError("a persistent id that is not of a storage")
+        raise pickle.UnpicklingError("a persistent id that does not name a storage")
     if not isinstance(key, str) or not isinstance(length, int):
         raise pickle.UnpicklingError("a storage without a key or a length")
     return SavedStorage(storage_type.dtype, key, length)

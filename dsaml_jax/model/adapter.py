@@ -161,5 +161,5 @@ class Normalization(nn.Module):
 
 
 def _mean(moments: Moments) -> Moments:
-    """Averages moments over clips, all of which have the same number of values."""
+    """Averages moments over clips with equal numbers of values."""
     return jax.tree.map(lambda x: x.mean(0), moments)

@@ -1,4 +1,4 @@
-"""Reading of `.npz` files that may be damaged or hostile: no size that they state is believed."""
+"""Reading of `.npz` files that may be damaged or malicious; their stated sizes are not trusted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from dsaml_jax.errors import UserError
 def read_arrays(path: str | Path, *names: str, remedy: str) -> dict[str, np.ndarray]:
     """Returns arrays that `np.savez` wrote: those with the given names, or all.
 
-    Takes no more memory than the file is long, runs nothing, and verifies checksums.
+    Needs memory in proportion to the size of the file, executes nothing in it, and verifies
+    checksums.
 
     Args:
       path: Path of the file.
-      names: Names of arrays.
+      names: Names of the arrays to read; none for all.
       remedy: What the user can do if the file cannot be read, for the message.
 
     Raises:

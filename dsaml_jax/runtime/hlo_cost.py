@@ -49,8 +49,8 @@ _NAME = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"\b(body|calls|to_apply|true_computation|false_computation)=%([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+# The second result of a cuBLAS product: scratch memory, most of it unused.
 _WORKSPACE = re.compile(r", s8\[\d+\]")
-"""The second result of cuBLAS's products: scratch memory, of which little is used."""
 _CONTRACTED = re.compile(r'lhs_contracting_dim(?:ension)?s(?:=\{|":\[)([0-9,"]*)')
 
 
@@ -248,8 +248,9 @@ def _movement(instruction: _Instruction, shapes: dict[str, str]) -> ProgramCost:
 
 
 def _is_library_product(instruction: _Instruction) -> bool:
-    is_call = instruction.opcode == "custom-call"
-    return is_call and re.search("gemm|matmul|dot", instruction.text) is not None
+    return instruction.opcode == "custom-call" and bool(
+        re.search("gemm|matmul|dot", instruction.text)
+    )
 
 
 def _fusion_bytes(inside: list[_Instruction]) -> int:

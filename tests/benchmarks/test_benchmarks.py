@@ -23,7 +23,7 @@ def test_the_timed_step_is_the_training_step():
 def test_gpu_measurements_without_time_are_listed_as_skipped():
     commands = gpu.plan(gpu.PAPER, repeats=1, adapter_clips=16)
     reports = []
-    results = gpu.run(commands, minutes=0.0, report=lambda each: reports.append(len(each)))
+    results = gpu.run(commands, minutes=0.0, report=lambda partial: reports.append(len(partial)))
     assert list(results) == list(commands) and reports == list(range(1, len(commands) + 1))
     assert results["first_order_float32"]["error"].startswith("skipped: the 0 minutes")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dsaml_jax.audio.features import SongFeatures
+from dsaml_jax.commands.evaluate import eval_sets
 from dsaml_jax.config.experiment import experiment_from_config
 from dsaml_jax.data.corpus import build_corpus
 from dsaml_jax.data.tasks import fixed_episodes, same_song_episodes
@@ -16,7 +17,7 @@ from dsaml_jax.evaluation import predictor
 from dsaml_jax.evaluation.consensus import consensus_curves
 from dsaml_jax.evaluation.methods import support_error
 from dsaml_jax.evaluation.predictor import make_predictor, predict_windows
-from dsaml_jax.evaluation.protocols import EvalSet, make_eval_set
+from dsaml_jax.evaluation.protocols import EvalSet
 from dsaml_jax.evaluation.sequences import episode_sequences, song_sequences
 from dsaml_jax.evaluation.splicing import song_windows, splice
 from dsaml_jax.evaluation.windows import episode_windows, window_inputs, window_plan
@@ -186,6 +187,7 @@ def small():
     config = tiny.get_config()
     config.evaluation.whole_songs = True
     config.evaluation.hops = HOPS
+    config.evaluation.protocols = ("cross_song", "same_song")
     experiment = experiment_from_config(config.to_dict())
     image = experiment.audio.image
     variables = initialize(experiment.model, jax.random.key(0), image, WIDTH)
@@ -193,22 +195,11 @@ def small():
     return experiment, weights, corpus_of(image=image)
 
 
-def eval_set_by(experiment, corpus, protocol):
-    return make_eval_set(
-        corpus,
-        experiment.evaluation,
-        support=experiment.tasks.support,
-        seed=experiment.seed,
-        source="test",
-        protocol=protocol,
-    )
-
-
 @pytest.mark.parametrize("protocol", ["cross_song", "same_song"])
 def test_zero_inner_steps_predict_what_the_model_does(small, protocol):
-    """Chunks, rounds of windows and gathering change nothing: K = 0 equals the shared weights."""
+    """Checks that chunks, rounds of windows and gathering change nothing with K = 0."""
     experiment, weights, corpus = small
-    eval_set = eval_set_by(experiment, corpus, protocol)
+    eval_set = eval_sets(experiment, corpus)[protocol]
     predict = make_predictor(experiment.model, experiment.inner.without_steps(), chunk=4)
     curves, losses = predict(weights, eval_set, eval_set.episodes.support)
     plain = eval_set.plan.splice(predict_windows(experiment.model, weights, eval_set))
@@ -233,7 +224,7 @@ def test_encoding_once_for_all_heads_gives_the_same_curves(small, monkeypatch):
     inner = dataclasses.replace(
         experiment.inner, adapt="predictor/output", rates="fixed", rates_learning_rate=0.0
     )
-    eval_set = eval_set_by(experiment, corpus, "cross_song")
+    eval_set = eval_sets(experiment, corpus)["cross_song"]
     once, losses = make_predictor(experiment.model, inner, 4)(
         weights, eval_set, eval_set.episodes.support
     )

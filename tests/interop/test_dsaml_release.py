@@ -1,4 +1,4 @@
-"""Weights of the release: missing, misshapen, unknown and contradictory ones are listed."""
+"""Lists of missing, misshapen, unknown and contradictory weights of the release."""
 
 import json
 

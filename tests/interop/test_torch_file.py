@@ -1,4 +1,4 @@
-"""Files of torch.save are read without torch and without running code in them."""
+"""Reading of files of torch.save, without torch and without running code in them."""
 
 import copy
 import pickle
@@ -300,11 +300,9 @@ LARGE = [
     pytest.param(b"\x80\x04\x8d" + (8 << 30).to_bytes(8, "little") + b".", id="text"),
     pytest.param(b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b".", id="frame"),
     pytest.param(b"\x80\x02\x8b" + MANY.to_bytes(4, "little") + b".", id="integer"),
-    pytest.param(b"\x80\x02}" + NESTED + b"Ns.", id="key that takes 2^60 steps to hash"),
-    pytest.param(
-        b"\x80\x02ctorch\nSize\n" + NESTED + b"\x85R.", id="size that takes 2^60 steps to print"
-    ),
-    pytest.param(b"\x80\x02(X\x01\0\0\0w" + NESTED + b"KKKtQ.", id="id that takes 2^60 to print"),
+    pytest.param(b"\x80\x02}" + NESTED + b"Ns.", id="key: 2^60 steps to hash"),
+    pytest.param(b"\x80\x02ctorch\nSize\n" + NESTED + b"\x85R.", id="size: 2^60 steps to print"),
+    pytest.param(b"\x80\x02(X\x01\0\0\0w" + NESTED + b"KKKtQ.", id="id: 2^60 steps to print"),
     pytest.param(
         b"\x80\x02](" + b"K\x01" * 1000 + b"eq\x00(" + b"ctorch\nSize\nh\x00\x85R" * 1000 + b"l.",
         id="list copied as often as it is long",
@@ -316,7 +314,7 @@ LARGE = [
 
 
 @pytest.mark.parametrize("instructions", LARGE)
-def test_no_size_that_a_pickle_states_is_believed(tmp_path, instructions):
+def test_sizes_that_a_pickle_states_are_not_trusted(tmp_path, instructions):
     path = archive_of(tmp_path / "a.pt", instructions)
     tracemalloc.start()
     try:
@@ -325,14 +323,14 @@ def test_no_size_that_a_pickle_states_is_believed(tmp_path, instructions):
         except UserError as error:
             assert str(path) in str(error) and "\n" not in str(error)
             assert len(str(error)) < 600
-        most = tracemalloc.get_traced_memory()[1]
+        peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert most < 2 * 2**20
+    assert peak < 2 * 2**20
 
 
-def test_entries_that_share_bytes_are_refused(tmp_path):
-    """A bomb without compression: many names in the directory for one record."""
+def test_entries_that_share_bytes_are_rejected(tmp_path):
+    """Covers a bomb without compression: many directory entries for one record."""
     path = archive_of(tmp_path / "a.pt", b"\x80\x02}.", [("data/0", bytes(10_000))])
     with zipfile.ZipFile(path, "a") as archive:
         (entry,) = (e for e in archive.infolist() if e.filename == "saved/data/0")
@@ -354,7 +352,7 @@ def test_tensors_of_one_storage_share_memory_in_either_byte_order(tmp_path):
 
 
 def test_attributes_of_a_dictionary_are_ignored(tmp_path):
-    """A state_dict carries its module's `_metadata` so; others could shadow methods."""
+    """Covers `_metadata`, which a state_dict carries; other attributes could shadow methods."""
     tensor = {"w": Tensor("0", 0, (2,), (1,))}
     storages = {"0": np.ones(2, np.float32)}
     state = torch_files.opcodes({"_metadata": {}, "items": 1}, {})

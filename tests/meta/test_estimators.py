@@ -104,7 +104,7 @@ def test_implicit_has_the_proximal_closed_form():
 
 
 def test_implicit_differentiates_frozen_weights_and_precomputed_features():
-    """It equals the exact derivative of a converged inner loop."""
+    """Compares with the exact derivative of a converged inner loop."""
 
     def loss(params, batch, key):
         features, y = batch

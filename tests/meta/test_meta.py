@@ -184,7 +184,7 @@ def test_an_anil_step_has_its_closed_form(estimator, exact, encoded_once):
 
 
 def test_engines_agree_on_subsets_and_rates():
-    """All engines differentiate frozen weights and rates, with batches that contain integers."""
+    """Differentiates frozen weights and rates by all engines; batches contain integers."""
 
     def indexed_loss(params, batch, key):
         x, index = batch

@@ -32,7 +32,7 @@ def test_the_library_does_not_import_the_music_model():
 
 
 def test_the_libraries_import_without_the_run_extra():
-    """Meta-learning and the model import without the packages of the extra `run`."""
+    """Imports meta-learning and the model without the packages of the extra `run`."""
     code = """
 import sys
 

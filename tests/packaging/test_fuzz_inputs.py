@@ -1,4 +1,4 @@
-"""Sixty spoiled inputs of every kind; `python -m tests.fuzz_inputs --cases=300` tries more."""
+"""Sixty spoiled inputs, of all kinds; `python -m tests.fuzz_inputs --cases=300` tries more."""
 
 import pytest
 
@@ -8,10 +8,10 @@ CASES, SEED, PARTS = 60, 0, 4
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_spoiled_inputs_are_one_sentence_or_balance(part):
+def test_spoiled_inputs_raise_one_sentence_or_account_for_all_rows(part):
     try:
-        ran = [fuzz_inputs.run_case(SEED, index) for index in range(part, CASES, PARTS)]
+        results = [fuzz_inputs.run_case(SEED, index) for index in range(part, CASES, PARTS)]
     finally:
         fuzz_inputs.remove_shared()
-    failed = [f"{case}\n{failure}" for case, failure in ran if failure]
+    failed = [f"{case}\n{failure}" for case, failure in results if failure]
     assert not failed, "\n".join(failed)

@@ -1,4 +1,4 @@
-"""What docs/security.md says of files from strangers: which may run code, and which do not."""
+"""Calls and modules that could run code from a file: only those that docs/security.md names."""
 
 import ast
 from pathlib import Path
@@ -10,17 +10,8 @@ RUNS_CODE = {
     ("preparation/pool.py", "import_module"),  # the module that runs this program
 }
 NAMES = {
-    *(
-        "eval",
-        "exec",
-        "compile_command",
-        "exec_module",
-        "import_module",
-        "system",
-        "popen",
-        "Popen",
-    ),
-    *("Unpickler", "loads_pickle", "load_module", "run_path", "literal_eval"),
+    *("eval", "exec", "compile_command", "exec_module", "import_module", "system", "popen"),
+    *("Popen", "Unpickler", "loads_pickle", "load_module", "run_path", "literal_eval"),
 }
 MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "yaml", "subprocess"}
 MAY_IMPORT = {
@@ -30,7 +21,7 @@ MAY_IMPORT = {
 
 
 def used():
-    """Yields (file, name) of every call that could run what a file holds, and of such modules."""
+    """Yields (file, name) of calls that could run code from a file, and of imported MODULES."""
     for path in sorted(PACKAGE.rglob("*.py")):
         file = path.relative_to(PACKAGE).as_posix()
         for node in ast.walk(ast.parse(path.read_text())):

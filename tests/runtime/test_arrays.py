@@ -1,4 +1,4 @@
-"""Files of `np.savez` are read whole or refused; nothing in them is run or believed."""
+"""Reading of `.npz` files: whole or rejected, without running code or trusting sizes."""
 
 import io
 import tracemalloc
@@ -12,11 +12,11 @@ from dsaml_jax.runtime.arrays import read_arrays
 
 
 def read(path, *names):
-    return read_arrays(path, *names, remedy="mend it")
+    return read_arrays(path, *names, remedy="fix it")
 
 
 def header(shape, descr="<f4"):
-    """The start of an array's record that states a shape."""
+    """Returns the header of an array's record, stating a shape."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         file, {"descr": descr, "fortran_order": False, "shape": shape}
@@ -30,7 +30,7 @@ def archive(path, content, compression=zipfile.ZIP_STORED):
     return path
 
 
-def test_what_numpy_wrote_is_read(tmp_path):
+def test_arrays_written_by_numpy_are_read(tmp_path):
     arrays = {
         "numbers": np.arange(6, dtype=np.float16).reshape(2, 3),
         "columns": np.asfortranarray(np.arange(6).reshape(2, 3)),
@@ -47,17 +47,17 @@ def test_what_numpy_wrote_is_read(tmp_path):
     assert list(read(path, "none")) == ["none"]
 
 
-class Hostile:
+class Malicious:
     def __reduce__(self):
         return print, ("run",)
 
 
-def test_bad_files_are_one_sentence_and_take_no_memory(tmp_path, capsys):
+def test_bad_files_raise_one_sentence_and_take_little_memory(tmp_path, capsys):
     path = tmp_path / "a.npz"
     huge = archive(tmp_path / "huge.npz", header((1 << 40,)))
     zeros = archive(tmp_path / "zeros.npz", header((10**7,)) + bytes(4 * 10**7), zipfile.ZIP_LZMA)
     objects = tmp_path / "objects.npz"
-    np.savez(objects, w=np.array([Hostile()], dtype=object))  # pyright: ignore[reportArgumentType]
+    np.savez(objects, w=np.array([Malicious()], dtype=object))  # pyright: ignore[reportArgumentType]
     np.savez(path, w=np.arange(99.0))
     whole = path.read_bytes()
     cut, flipped = tmp_path / "cut.npz", tmp_path / "flipped.npz"
@@ -76,11 +76,11 @@ def test_bad_files_are_one_sentence_and_take_no_memory(tmp_path, capsys):
     }
     tracemalloc.start()
     for file, reason in cases.items():
-        with pytest.raises(UserError, match=rf"(?s){file}.*{reason}.*; mend it\.$") as caught:
+        with pytest.raises(UserError, match=rf"(?s){file}.*{reason}.*; fix it\.$") as caught:
             read(file)
         assert "\n" not in str(caught.value)
     assert tracemalloc.get_traced_memory()[1] < 2 * 2**20
     tracemalloc.stop()
-    with pytest.raises(UserError, match="has no array 'v'; mend it"):
+    with pytest.raises(UserError, match="has no array 'v'; fix it"):
         read(path, "v")
     assert capsys.readouterr().out == ""
