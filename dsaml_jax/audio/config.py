@@ -50,7 +50,7 @@ class AudioConfig:
             if self.hop_s > getattr(self, name):
                 raise UserError(
                     f"audio.hop_s is {self.hop_s}; expected at most audio.{name} = "
-                    f"{getattr(self, name)}, so that frames leave out no sound."
+                    f"{getattr(self, name)}, so that no sound is skipped between frames."
                 )
         if self.window > 2 * self.segment_samples:
             raise UserError(

@@ -14,7 +14,7 @@ MIDI_RATE = 48_000
 """Sample rate of the synthesizer in Hz."""
 
 CANCELED = 1e-3
-"""Peak of the average of all channels over that of the channels, below which they cancel."""
+"""Peak of the channels' mean, relative to their own, below which they cancel each other."""
 
 LOUDEST = 1000.0
 """Largest sample accepted in a file of floats, 60 dB above full scale."""
@@ -37,7 +37,7 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty; expected audio.")
-        # At once, since libsndfile seeks between parts of an mp3, which then begin with errors.
+        # One read: between partial reads of an mp3 libsndfile seeks, which garbles their starts.
         with sound_file.opened(path) as sound:
             samples, rate = sound.read(dtype="float32", always_2d=True), sound.samplerate
     except OSError as error:
@@ -52,7 +52,7 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
         ) from error
     if not samples.size:
         raise UserError(f"{path} contains no samples; expected audio.")
-    peak = float(max(samples.max(), -samples.min()))  # without a copy; NaN if a sample is
+    peak = float(max(samples.max(), -samples.min()))  # unlike np.abs, copies nothing; NaN if any is
     if not np.isfinite(peak):
         raise UserError(f"{path} contains samples that are not finite; expected audio.")
     if peak == 0:

@@ -73,7 +73,7 @@ def cut_span(waveform: np.ndarray, sample_rate: int, start_s: float, length_s: f
     """Returns the samples of a span, padded with silence after the end of the sound.
 
     Raises:
-      UserError: The span begins before the sound does, or at no time.
+      UserError: The start is negative or not finite.
     """
     if not 0 <= start_s < math.inf:
         raise UserError(f"the span begins at {start_s:g} s; expected a time of 0 s or later.")

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsaml_jax.audio.config import AudioConfig
 
-_PIECE = 60  # segments computed at once
+_CHUNK = 60  # segments computed at once
 
 
 def cut_segments(waveform: np.ndarray, config: AudioConfig) -> np.ndarray:
@@ -26,12 +26,12 @@ def log_mel(segments: np.ndarray, config: AudioConfig) -> np.ndarray:
     padding, power spectrum; then HTK-scale mel triangles without normalization. Source: the
     released code of Zhang et al., AAAI 2025.
 
-    Memory beyond the result does not grow with S: segments are computed `_PIECE` at a time.
+    Memory beyond the result does not grow with S: segments are computed `_CHUNK` at a time.
     """
     images = np.empty((len(segments), *config.image), np.float32)
-    for start in range(0, len(segments), _PIECE):
-        piece = slice(start, start + _PIECE)
-        images[piece] = _log_mel(segments[piece], config)
+    for start in range(0, len(segments), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        images[chunk] = _log_mel(segments[chunk], config)
     return images
 
 

@@ -1,7 +1,7 @@
 """A folder for the functions that librosa compiles on import.
 
-numba stores them beside librosa or in the user's cache, and refuses to import where neither can be
-written, as in a container with read-only packages and no home.
+numba caches them beside librosa or in the user's cache folder, and its import fails if neither is
+writable, as in a container with read-only packages and no home.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # removed when this proce
 
 
 def ensure_folder(package: Path | None = None) -> None:
-    """Sets `VARIABLE` to a private temporary folder if numba could write nowhere else.
+    """Sets `VARIABLE` to a private temporary folder if numba can write nowhere else.
 
     Call it before librosa is imported.
 
     Args:
-      package: The folder of librosa; found if not given.
+      package: The folder of librosa; None to locate it.
     """
     if package is None:
         spec = importlib.util.find_spec("librosa")
@@ -32,14 +32,14 @@ def ensure_folder(package: Path | None = None) -> None:
         package = Path(spec.origin).parent
     if _can_write(package / "__pycache__"):
         return
-    given = os.environ.get(VARIABLE)
-    if given and _can_write(Path(given)):
+    configured = os.environ.get(VARIABLE)
+    if configured and _can_write(Path(configured)):
         return
-    import platformdirs  # of librosa's dependencies
+    import platformdirs  # a dependency of librosa's
 
     if _can_write(Path(platformdirs.user_cache_dir("numba", appauthor=False))):
         return
-    with contextlib.suppress(OSError):  # then numba's message names the file
+    with contextlib.suppress(OSError):  # numba's own error then names the file
         folder = tempfile.TemporaryDirectory(prefix="numba-")
         _FOLDERS.append(folder)
         os.environ[VARIABLE] = folder.name

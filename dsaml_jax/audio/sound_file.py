@@ -1,9 +1,9 @@
 """Opening of sound files, and the length of an mp3 by its frames.
 
 An mp3 states no length, except in a first frame named "Xing" or "Info" that some encoders add.
-Without it libsndfile divides the size of the file by that of the first frame, which is wrong where
-the bit rate varies, and reading ends there; so it does after the first of several files that were
-joined. Source of the layout: ISO/IEC 11172-3 and 13818-3, layer III.
+Without that frame libsndfile divides the size of the file by that of its first frame and stops
+reading there, which is too early for some files of variable bit rate. Of several mp3s joined into
+one file it reads only the first. Source of the layout: ISO/IEC 11172-3 and 13818-3, layer III.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import NamedTuple
 
 import soundfile
 
-_KBIT = {  # by whether the file is MPEG-1, then by the header's index; 0 is none
+_KBIT = {  # bit rates by whether the file is MPEG-1 and the header's index; 0 is not supported
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
     False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
 }
 _RATES = (44_100, 48_000, 32_000, 0)
-_HALVED = {3: 1, 2: 2, 0: 4}  # MPEG-1, MPEG-2, MPEG-2.5
+_RATE_DIVISORS = {3: 1, 2: 2, 0: 4}  # MPEG-1, MPEG-2, MPEG-2.5
 _PADDING = 2 * 4095
-"""Most samples that a header can tell libsndfile to leave out at both ends."""
+"""Largest delay plus padding, in samples, that a header can make libsndfile cut off."""
 
 
 class _Header(NamedTuple):
-    """What the header of a frame says: the version, the sample rate and the frame's bytes."""
+    """Fields of a frame's header: MPEG version bits, sample rate in Hz, and frame size in bytes."""
 
     mpeg: int
     rate: int
@@ -36,15 +36,17 @@ class _Header(NamedTuple):
 
     @property
     def samples(self) -> int:
+        """Samples per channel in the frame."""
         return 1152 if self.mpeg == 3 else 576
 
     def continues(self, other: _Header | None) -> bool:
+        """Returns whether both may belong to one stream; None stands for any stream."""
         return other is None or self[:2] == other[:2]
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Opens a sound file for reading; an mp3 that is longer than it states, with its true length.
+    """Opens a sound file for reading; an mp3 that is longer than stated gets its true length.
 
     Raises:
       OSError: The file cannot be read.
@@ -71,7 +73,7 @@ def _with_length(content: mmap.mmap, stated: int) -> bytes | None:
     if len(starts) < 2:
         return None
     head = content[starts[0] : starts[0] + 64]
-    if any(name in head for name in (b"Xing", b"Info", b"VBRI")):  # this frame has no sound
+    if any(name in head for name in (b"Xing", b"Info", b"VBRI")):  # that frame holds no sound
         del starts[0]
     first = content[starts[0] : starts[0] + 4]
     header = _header(first)
@@ -82,8 +84,8 @@ def _with_length(content: mmap.mmap, stated: int) -> bytes | None:
 
 
 def _length_frame(first: bytes, count: int) -> bytes:
-    """Returns a frame named "Xing" that states a number of frames, for a stream's front."""
-    # Of the highest bit rate, so that it has room, without padding and checksum.
+    """Returns a "Xing" frame that states a number of frames, to put before them."""
+    # The highest bit rate gives it room; without padding and checksum.
     fields = bytes([255, first[1] | 1, 14 << 4 | first[2] & 0b1100, first[3]])
     header = _header(fields)
     assert header is not None
@@ -94,7 +96,7 @@ def _length_frame(first: bytes, count: int) -> bytes:
 
 
 def _frame_starts(content: bytes | mmap.mmap) -> list[int]:
-    """Returns the positions of the whole frames of one stream; what lies between is skipped."""
+    """Returns the positions of the whole frames of one stream; other bytes are skipped."""
     at = 0
     while content[at : at + 3] == b"ID3":
         size = content[at + 6 : at + 10].ljust(4, b"\0")
@@ -106,7 +108,7 @@ def _frame_starts(content: bytes | mmap.mmap) -> list[int]:
         if header is not None and header.continues(stream):
             end = at + header.size
             after = _header(content[end : end + 4])
-            # Other bytes may look like a header, but hardly like two, a frame apart.
+            # Other bytes may look like a header, but rarely like two that are one frame apart.
             if end <= len(content) and (in_step or (after and after.continues(header))):
                 starts.append(at)
                 stream, in_step, at = header, True, end
@@ -117,13 +119,13 @@ def _frame_starts(content: bytes | mmap.mmap) -> list[int]:
 
 
 def _header(four: bytes) -> _Header | None:
-    """Reads the header of a layer III frame of a fixed size; None for anything else."""
+    """Parses the header of a layer III frame of known size; returns None for anything else."""
     if len(four) < 4 or four[0] != 255 or four[1] & 0b11100110 != 0b11100010:
         return None
     mpeg = four[1] >> 3 & 3
     kbit, rate = _KBIT[mpeg == 3][four[2] >> 4], _RATES[four[2] >> 2 & 3]
-    if mpeg not in _HALVED or not kbit or not rate:
+    if mpeg not in _RATE_DIVISORS or not kbit or not rate:
         return None
-    rate //= _HALVED[mpeg]
+    rate //= _RATE_DIVISORS[mpeg]
     size = (144 if mpeg == 3 else 72) * kbit * 1000 // rate + (four[2] >> 1 & 1)
     return _Header(mpeg, rate, size)

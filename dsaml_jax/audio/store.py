@@ -62,7 +62,7 @@ def read(path: Path, *names: str) -> dict[str, np.ndarray]:
 
 
 def is_whole(path: Path) -> bool:
-    """Returns whether an entry exists and was not cut: whether its last bytes list its arrays."""
+    """Returns whether an entry exists and is not truncated, by the directory at its end."""
     try:
         with zipfile.ZipFile(path) as entry:
             return bool(entry.namelist())

@@ -79,7 +79,7 @@ def apply(songs: Sequence[Song], rules: RatingFilter) -> tuple[list[Song], Filte
 
 
 def nothing_passes(rules: RatingFilter, removed: Iterable[FilterCounts], where: str) -> UserError:
-    """Returns the error to raise if no annotator's rating is left; it names each filter.
+    """Returns the error to raise if no annotator's rating is left; it names every filter.
 
     Args:
       rules: The filters that were applied.

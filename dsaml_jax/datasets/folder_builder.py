@@ -45,7 +45,7 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.1.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
         "1.0.0": "First version.",
-        "1.1.0": "Ids are normalized, and every row is used or told.",
+        "1.1.0": "Ids are normalized, and every row is used or reported.",
     }
     read: ClassVar[Reader]
     title: ClassVar[str]

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 MISSING = ("", "nan", "na", "n/a", "#n/a", "null", "none", "nat", "<na>")
-"""What programs write, in any case, where a value is missing."""
+"""Markers of missing values, compared without regard to case."""
 
 _INTEGER = re.compile(r"\+?(\d+)(\.0*)?", re.ASCII)
 
@@ -14,8 +14,8 @@ _INTEGER = re.compile(r"\+?(\d+)(\.0*)?", re.ASCII)
 def plain_id(value: object) -> str:
     """Returns an id in its canonical form; "" if it is missing or cannot be an id.
 
-    Surrounding blanks are removed, and whole numbers written without leading zeros and decimals:
-    7, "07" and "7.0" are one id. Text that is not printable cannot be an id.
+    Surrounding blanks are removed, and so are leading zeros and decimals of whole numbers: 7, "07"
+    and "7.0" are the same id. Text that is not printable cannot be an id.
     """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "surrogateescape")

@@ -113,11 +113,11 @@ def files(folder: Path | None, suffixes: tuple[str, ...]) -> Iterator[Path]:
 def by_song(
     journal: Journal, paths: Iterator[Path], what: str, ending: str = ""
 ) -> dict[str, Path]:
-    """Returns files by song id, which is the file name without suffix, as `plain_id` has it.
+    """Returns files by song id, the `plain_id` of the file name without its suffix.
 
     A second file for one song is a problem; the first by name is used.
     """
-    found: dict[str, Path] = {}
+    by_id: dict[str, Path] = {}
     for path in paths:
         song_id = plain_id(path.stem.removesuffix(ending))
         if not path.stem.endswith(ending) or not song_id:
@@ -125,15 +125,15 @@ def by_song(
             journal.problem(
                 "unexpected file name", journal.name(path), f"{expected}; the file is ignored"
             )
-        elif song_id in found:
+        elif song_id in by_id:
             journal.problem(
                 "two files for one song",
                 journal.name(path),
-                f"a second {what} of song {song_id}, beside {found[song_id].name}, which is used",
+                f"a second {what} of song {song_id}, beside {by_id[song_id].name}, which is used",
             )
         else:
-            found[song_id] = path
-    return found
+            by_id[song_id] = path
+    return by_id
 
 
 def pairs(
@@ -152,9 +152,9 @@ def pairs(
 
 
 def audio_seconds(path: Path) -> float | None:
-    """Returns the length by the file's header, or by an mp3's frames if they say more.
+    """Returns the length in the file's header, or that of an mp3's frames if it is longer.
 
-    It is None if the header cannot be read or does not know it. Only decoding can tell whether the
+    It is None if the header cannot be read or states no length. Only decoding shows whether the
     audio itself is intact.
     """
     try:
@@ -165,11 +165,7 @@ def audio_seconds(path: Path) -> float | None:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    try:
-        children = sorted(folder.iterdir())
-    except OSError:  # no permission to list this folder: skip it
-        return []
-    return [child for child in children if _is_seen(child.name) and child.is_dir()]
+    return [child for child in tree.children(folder) if _is_seen(child.name) and child.is_dir()]
 
 
 def _is_seen(name: str) -> bool:

@@ -18,19 +18,19 @@ ONE_DIMENSION = "no usable row in the other dimension"
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """Where a table has what.
+    """The columns of a table that hold annotators and values.
 
     Attributes:
-      rater: Column that identifies the annotator; None if there is none, and need not be.
+      rater: Column that identifies the annotator; None if the file does not identify its raters.
       values: Columns of the values; None for all cells of the row from `first` on.
       first: First column of the values if `values` is None.
-      late: Half seconds from the start of the ratings to the first value.
+      offset: Half seconds from the start of the ratings to the first value.
     """
 
     rater: int | None
     values: Sequence[int] | None = None
     first: int = 0
-    late: int = 0
+    offset: int = 0
 
 
 def read(
@@ -53,9 +53,9 @@ def read(
     """
     rated = {}
     for song_id, paths in layout.pairs(journal, arousal, valence):
-        read = [_usable(journal, song_id, path, form_of) for path in paths]
-        pair = [usable for usable in read if usable is not None]
-        if len(pair) < len(read):
+        usable = [_usable(journal, song_id, path, form_of) for path in paths]
+        pair = [table for table in usable if table is not None]
+        if len(pair) < len(usable):
             for table, _ in pair:
                 reason = "the table of the other dimension cannot be used"
                 rows = len(table.rows)
@@ -96,7 +96,7 @@ def _of_song(
         return []
     arousal, valence = (_by_rater(journal, table, form, scale) for table, form in pair)
     where = f"{journal.name(pair[0][0].path.parents[1])}, song {song_id}"
-    both = []
+    rated = []
     for key in [*arousal, *(key for key in valence if key not in arousal)]:
         place = f"{where}, {key[0]}"
         if key not in arousal or key not in valence:
@@ -104,32 +104,30 @@ def _of_song(
             continue
         curve = ratings.joined(journal, place, arousal[key], valence[key], rows_each=2)
         if curve is not None:
-            both.append(Rating(key[0], curve))
-    return ratings.one_each(journal, where, both, rows_each=2)
+            rated.append(Rating(key[0], curve))
+    return ratings.one_each(journal, where, rated, rows_each=2)
 
 
 def _by_rater(
     journal: Journal, table: tables.Table, form: Form, scale: tuple[float, float]
 ) -> dict[tuple[str, int], np.ndarray]:
-    """Returns the values of each usable row by annotator and how many rows they had before.
+    """Returns the values of usable rows by (annotator, number of the annotator's earlier rows).
 
-    An annotator's second row is paired with the second one of the other dimension.
+    This pairs an annotator's second row with the second one of the other dimension.
     """
     assert form.rater is not None
     if form.values is not None:
         tables.note_surplus(journal, table)
-    found = {}
-    before: collections.Counter[str] = collections.Counter()
+    by_rater = {}
+    earlier: collections.Counter[str] = collections.Counter()
     for row, cells in enumerate(table.rows):
         where = journal.name(table.path, table.numbers[row], table.header[form.rater])
         rater = ratings.annotator(journal, where, table.cell(row, form.rater))
         if not rater:
             continue
         columns = range(form.first, len(cells)) if form.values is None else form.values
-        values = tables.values(journal, table, row, columns, scale)
+        values = tables.values(journal, table, row, columns, scale, form.offset)
         if values is not None:
-            # If a table begins later, the missing values count as a gap.
-            gap = np.full(form.late, np.nan)
-            found[rater, before[rater]] = np.concatenate([gap, values])
-        before[rater] += 1
-    return found
+            by_rater[rater, earlier[rater]] = values
+        earlier[rater] += 1
+    return by_rater

@@ -140,9 +140,9 @@ def song_with_audio(
         ratings_start_s=start_s,
         ratings=tuple(ratings),
         audio=journal.name(audio) if audio is not None else "",
-        title=_printable(journal, song_id, "title", texts),
-        artist=_printable(journal, song_id, "artist", texts),
-        genre=_printable(journal, song_id, "genre", texts),
+        title=_valid_text(journal, song_id, "title", texts),
+        artist=_valid_text(journal, song_id, "artist", texts),
+        genre=_valid_text(journal, song_id, "genre", texts),
     )
 
 
@@ -189,7 +189,7 @@ def one_each(
 ) -> list[Rating]:
     """Returns each annotator's first rating of the song; later ones are dropped and counted.
 
-    The rows of those returned, `rows_each` a rating, are counted as used.
+    The rows of those returned, `rows_each` per rating, are counted as used.
     """
     kept: dict[str, Rating] = {}
     for rating in ratings:
@@ -215,22 +215,31 @@ def annotator(journal: Journal, where: str, value: object) -> str:
     return ""
 
 
+def song(journal: Journal, where: str, value: object) -> str:
+    """Returns a song's id, or "", which is recorded as a problem of one row."""
+    song_id = plain_id(value)
+    if not song_id:
+        what = f"{shown(value)} is not a song's id; the row is left out"
+        journal.problem("no song", where, what, rows=1)
+    return song_id
+
+
 def as_number(value: object) -> float | None:
-    """Returns a number of JSON or Parquet, which may be infinite or NaN; None for anything else."""
+    """Returns a number from JSON or Parquet as a float, perhaps infinite or NaN; otherwise None."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return None
     try:
         return float(value)
-    except OverflowError:  # a whole number of more than 308 digits
+    except OverflowError:  # an integer of more than 308 digits
         return None
 
 
 def shown(value: object) -> str:
-    """Returns a short form of a value of the source, for messages."""
+    """Formats a value from the source for messages, shortened."""
     simple = isinstance(value, str | int | float | np.number) or value is None
     try:
         return repr(value[:40] if isinstance(value, str) else value)[:60] if simple else "not text"
-    except ValueError:  # a whole number of more than 4300 digits
+    except ValueError:  # an integer of more than 4300 digits
         return "a very long number"
 
 
@@ -254,8 +263,8 @@ def consensus(ratings: Sequence[Rating]) -> Rating:
     return Rating(EVERYONE, (total / raters).astype(np.float32))
 
 
-def _printable(journal: Journal, song_id: str, name: str, texts: Mapping[str, str]) -> str:
-    """Returns a text of a song; one that is no Unicode is left out, which is a problem."""
+def _valid_text(journal: Journal, song_id: str, name: str, texts: Mapping[str, str]) -> str:
+    """Returns a text of the song; "" if it is not valid Unicode, which is recorded as a problem."""
     text = texts.get(name, "")
     if is_utf8(text):
         return text

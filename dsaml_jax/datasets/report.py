@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dsaml_jax.datasets import tree
 from dsaml_jax.datasets.schema import EVERYONE, Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.runtime.files import write_json
+from dsaml_jax.runtime.files import read_json_object, write_json
 
 FILE_NAME = "findings.json"
 """File name of the saved findings, in the folder of the prepared data."""
 
 _SHOWN = 5  # list entries shown in the text; the rest are only counted
+_SHOWN_PER_CLUE = 3
+
+_OTHER_AUDIO = (".m4a", ".aac", ".mp4", ".wma", ".opus", ".aif", ".aiff", ".webm", ".ape", ".mka")
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +98,8 @@ class Findings:
 
     @property
     def rows_left_out(self) -> int:
-        """Number of rows told in drops and problems; with `rows_used` it makes `rows_read`."""
-        return sum(told.rows for told in (*self.drops, *self.problems))
+        """Number of rows in drops and problems; `rows_read` is this plus `rows_used`."""
+        return sum(record.rows for record in (*self.drops, *self.problems))
 
     def of(self, songs: Sequence[Song]) -> Findings:
         """Returns the findings with the numbers that describe the songs in use set from `songs`."""
@@ -113,7 +117,7 @@ class Findings:
         """Raises UserError if no song with ratings has audio or, if strict, if any has none."""
         missing = len(self.missing_audio)
         if missing == self.labeled_songs:
-            clues = tree.instead_of_audio(Path(self.root), self.unlabeled_audio, self.missing_audio)
+            clues = _audio_clues(Path(self.root), self.unlabeled_audio, self.missing_audio)
             raise UserError(
                 f"{self.root}: {missing} songs have ratings, {self.audio_files} audio files were "
                 f"found, and no song has both; expected audio as {self.expected_audio}"
@@ -197,7 +201,7 @@ def load(folder: Path) -> Findings:
     """
     path = Path(folder) / FILE_NAME
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json_object(path)
         return Findings(
             **fields
             | {
@@ -207,7 +211,7 @@ def load(folder: Path) -> Findings:
                 "problems": tuple(DataProblem(**problem) for problem in fields["problems"]),
             }
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); delete its folder and prepare the data set again."
         ) from error
@@ -218,12 +222,52 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _audio_clues(root: Path, audio_ids: Collection[str], song_ids: Collection[str]) -> str:
+    """Describes files that may be the missing audio of the rated songs; "" if there are none.
+
+    Args:
+      root: The data set's folder.
+      audio_ids: Ids of the audio files that were found where they were expected.
+      song_ids: Ids of the rated songs.
+    """
+    usable: collections.Counter[str] = collections.Counter()
+    convertible: collections.Counter[str] = collections.Counter()
+    archives = []
+    for entry in tree.walk(root):
+        suffix = entry.path.suffix.lower()
+        path = entry.path.relative_to(root)
+        kind = f"{suffix} files in {printable(path.parent.as_posix())}"
+        if suffix in tree.AUDIO_SUFFIXES + tree.MIDI_SUFFIXES:
+            usable[kind] += 1
+        elif suffix in _OTHER_AUDIO:
+            convertible[kind] += 1
+        elif suffix in _ARCHIVES:
+            archives.append(printable(path.as_posix()))
+    clues = []
+    if convertible:
+        clues.append(f"{_counted(convertible)} (convert them to {', '.join(tree.AUDIO_SUFFIXES)})")
+    if archives:
+        clues.append(f"{_first(archives, _SHOWN_PER_CLUE)} (unpack it)")
+    if audio_ids:
+        clues.append(
+            f"files named {_first(sorted(audio_ids), _SHOWN_PER_CLUE)}, where the rated songs are "
+            f"named {_first(sorted(song_ids), _SHOWN_PER_CLUE)}"
+        )
+    elif usable:
+        clues.append(f"{_counted(usable)} (move them)")
+    return "; ".join(clues)
+
+
+def _counted(files: collections.Counter[str]) -> str:
+    return _first([f"{number} {kind}" for kind, number in files.items()], _SHOWN_PER_CLUE)
+
+
 def _listed(names: tuple[str, ...], noun: str) -> str:
     if not names:
         return "0"
     return f"{len(names)} ({noun}{'s' if len(names) > 1 else ''} {_first(list(names))})"
 
 
-def _first(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+def _first(names: list[str], shown: int = _SHOWN) -> str:
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

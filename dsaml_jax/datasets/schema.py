@@ -57,8 +57,8 @@ class Song:
       title: Empty if unknown.
       artist: Empty if unknown.
       genre: Empty if unknown.
-      recording: Hash of the audio, the same for copies under several ids; empty until it is known.
-        It is not stored.
+      recording: Hash of the audio, equal for copies under several ids; empty until preparation
+        sets it. It is not stored.
     """
 
     song_id: str

@@ -1,9 +1,8 @@
 """Splits of songs and annotators into training, validation and test.
 
 Splits share neither songs nor annotators; copies of one recording (`Song.recording`) count as one
-song. A rating by an annotator of one split of a song of
-another belongs to no split; such ratings are counted. Everything is a pure function of the songs
-and a seed.
+song. A rating by an annotator of one split of a song of another belongs to no split; such ratings
+are counted. Everything is a pure function of the songs and a seed.
 
 Since every song is in one split, annotators lose their ratings in the other splits, so songs rated
 by the same people should stay together. Songs are therefore drawn in groups: a group starts with a

@@ -58,15 +58,15 @@ class Table:
     def require(self, *names: str) -> int:
         """Returns `column`, or raises TableFault if there is none or another of the same name."""
         index = self.column(*names)
-        plain = [_plain(cell) for cell in self.header]
-        if index is not None and plain.count(plain[index]) > 1:
-            raise TableFault(
-                self.path,
-                f"has the column {self.header[index]} twice; remove or rename one of them",
-            )
         if index is None:
             raise TableFault(
                 self.path, f"has no column {' or '.join(names)}; its columns are: {self.shown()}"
+            )
+        plain = [_plain(cell) for cell in self.header]
+        if plain.count(plain[index]) > 1:
+            raise TableFault(
+                self.path,
+                f"has the column {self.header[index]} twice; remove or rename one of them",
             )
         return index
 
@@ -85,8 +85,8 @@ def read(journal: Journal, path: Path, lenient: bool = False) -> Table:
     """Reads a CSV file in UTF-8, with or without a byte-order mark.
 
     The header's delimiter is recognized: a comma, a semicolon, a tab or a bar. Every line is one
-    row, so that a quotation mark that is not closed costs its row alone; rows that are not CSV are
-    recorded as problems.
+    row, so an unclosed quotation mark affects no other row; rows that are not CSV are recorded as
+    problems.
 
     Args:
       journal: Journal of the reading, which counts the rows.
@@ -154,16 +154,29 @@ def note_surplus(journal: Journal, table: Table) -> None:
 
 
 def values(
-    journal: Journal, table: Table, row: int, columns: Sequence[int], scale: tuple[float, float]
+    journal: Journal,
+    table: Table,
+    row: int,
+    columns: Sequence[int],
+    scale: tuple[float, float],
+    offset: int = 0,
 ) -> np.ndarray | None:
     """Returns the numbers of one row, mapped from `scale` to [-1, 1]; NaN for missing cells.
 
+    Args:
+      journal: Journal of the reading.
+      table: The table.
+      row: Index of the row.
+      columns: Indices of the columns.
+      scale: Lowest and highest value.
+      offset: Number of missing values before the first column, as in a table that begins late.
+
     Returns:
-      [columns] float64, or None if a cell holds text or a number outside `scale`, which is recorded
-      as a problem of one row.
+      [offset + columns] float64, or None if a cell holds text or a number outside `scale`, which is
+      recorded as a problem of one row.
     """
-    numbers = np.empty(len(columns))
-    for i, column in enumerate(columns):
+    numbers = np.full(offset + len(columns), np.nan)
+    for i, column in enumerate(columns, offset):
         cell = table.cell(row, column)
         value = np.nan if cell.lower() in MISSING else number(journal, table, row, column)
         if value is None:
@@ -171,7 +184,7 @@ def values(
         numbers[i] = value
     outlier = outside(numbers, scale)
     if outlier is not None:
-        where = _place(journal, table, row, columns[outlier])
+        where = _place(journal, table, row, columns[outlier - offset])
         what = f"{outside_text(numbers[outlier], scale)}; {_LEFT_OUT}"
         journal.problem("outside the scale", where, what, rows=1)
         return None
@@ -237,14 +250,14 @@ def sample_columns(table: Table, start_ms: int) -> tuple[list[int], int]:
                 f"has a column {table.header[after]} that does not follow {table.header[before]} "
                 "by 500 ms",
             )
-    late = times[columns[0]] - start_ms
-    if late % 500:
+    offset_ms = times[columns[0]] - start_ms
+    if offset_ms % 500:
         raise TableFault(
             table.path,
             f"has a column {table.header[columns[0]]} that is not a multiple of 500 ms after "
             f"{start_ms} ms",
         )
-    return columns, late // 500
+    return columns, offset_ms // 500
 
 
 def _place(journal: Journal, table: Table, row: int, column: int) -> str:
@@ -257,7 +270,7 @@ def _plain(name: str) -> str:
 
 
 def _text(path: Path, lenient: bool) -> str:
-    if not path.is_file():  # a pipe would never end
+    if not path.is_file():  # reading a pipe would block
         raise TableFault(path, "is missing or not a file; expected a CSV table")
     try:
         content = path.read_bytes()
@@ -290,7 +303,7 @@ def _width(line: str, delimiter: str) -> int:
 
 
 def _fault(cells: tuple[str, ...], header: tuple[str, ...], delimiter: str) -> str:
-    """Says why a row cannot be told apart into the header's columns; "" if it can."""
+    """Returns why a row cannot be assigned to the header's columns; "" if it can."""
     if len(cells) == 1 < len(header) and any(mark in cells[0] for mark in _DELIMITERS):
         return f"one cell, '{cells[0][:40]}', under a header that is delimited by {delimiter!r}"
     numbers = [cell for cell in cells[1:] if cell]

@@ -1,12 +1,11 @@
-"""Walking a data set's folder: what is read, and therefore hashed, and what else is found there."""
+"""Traversal of a data set's folder, and a digest of its contents."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
@@ -17,10 +16,6 @@ AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg")
 MIDI_SUFFIXES = (".mid", ".midi")
 LABEL_SUFFIXES = (".csv", ".json", ".parquet")
 
-_OTHER_AUDIO = (".m4a", ".aac", ".mp4", ".wma", ".opus", ".aif", ".aiff", ".webm", ".ape", ".mka")
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
-_PER_CLUE = 3
-
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -28,8 +23,8 @@ class Entry:
 
     Attributes:
       path: Its path, through the links that lead to it.
-      stat: What it, or the target of the link, is.
-      same_as: The path under which the same folder was entered before; None if it was not.
+      stat: Status of the file or folder; of a link, the status of its target.
+      same_as: The path under which the same folder was entered before, or None.
     """
 
     path: Path
@@ -38,16 +33,16 @@ class Entry:
 
 
 def ignored(name: str) -> bool:
-    """Returns whether a name is a hidden file's, or one that macOS or Office leaves behind."""
+    """Returns whether a name is a hidden file's or a temporary one's of macOS or Office."""
     return name.startswith((".", "~$", "__MACOSX"))
 
 
 def walk(root: Path) -> Iterator[Entry]:
     """Yields all files and folders below `root`, sorted, following links.
 
-    Ignored names and broken links are left out, and folders that must not be listed are not
-    entered. A folder that several links lead to is entered once. Nothing below a name that is not
-    UTF-8 is yielded.
+    Ignored names and broken links are left out. Folders without read permission, and those whose
+    names are not UTF-8, are yielded but not entered. A folder that several links lead to is entered
+    once.
 
     Raises:
       UserError: A link leads to a folder that contains it.
@@ -58,7 +53,7 @@ def walk(root: Path) -> Iterator[Entry]:
     while pending:
         folder, ancestors = pending.pop()
         inner = []
-        for path in _children(folder):
+        for path in children(folder):
             try:
                 stat = path.stat()
             except OSError:  # a broken link
@@ -80,11 +75,11 @@ def walk(root: Path) -> Iterator[Entry]:
 
 
 def digest(root: Path, *context: str) -> str:
-    """Hashes what a reader of `root` can read: names, contents of tables, sizes and times of audio.
+    """Hashes what readers use of `root`: names, contents of tables, sizes and times of audio.
 
     Args:
       root: The data set's folder.
-      context: Whatever else determines the result.
+      context: Other inputs that determine what is read, such as options.
     """
     total = hashlib.blake2b("\n".join([str(root), *context, ""]).encode(), digest_size=6)
     for entry in walk(root):
@@ -98,50 +93,16 @@ def digest(root: Path, *context: str) -> str:
         elif suffix in AUDIO_SUFFIXES + MIDI_SUFFIXES:
             state = f"{entry.stat.st_size} {entry.stat.st_mtime_ns}"
         elif is_utf8(entry.path.name):
-            continue  # neither read nor told
+            continue  # readers neither use nor report it
         total.update(name + f" {state}\n".encode())
     return total.hexdigest()
 
 
-def instead_of_audio(root: Path, audio_ids: Collection[str], song_ids: Collection[str]) -> str:
-    """Describes what a folder contains where no rated song has audio; "" if that is nothing.
-
-    Args:
-      root: The data set's folder.
-      audio_ids: Ids of the audio files that were found where they were expected.
-      song_ids: Ids of the rated songs.
-    """
-    usable: collections.Counter[str] = collections.Counter()
-    foreign: collections.Counter[str] = collections.Counter()
-    archives = []
-    for entry in walk(root):
-        suffix = entry.path.suffix.lower()
-        place = _readable(entry.path.parent.relative_to(root))
-        if suffix in AUDIO_SUFFIXES + MIDI_SUFFIXES:
-            usable[f"{suffix} files in {place}"] += 1
-        elif suffix in _OTHER_AUDIO:
-            foreign[f"{suffix} files in {place}"] += 1
-        elif suffix in _ARCHIVES:
-            archives.append(_readable(entry.path.relative_to(root)))
-    clues = []
-    if foreign:
-        clues.append(f"{_counted(foreign)} (convert them to {', '.join(AUDIO_SUFFIXES)})")
-    if archives:
-        clues.append(f"{_shortened(archives)} (unpack it)")
-    if audio_ids:
-        clues.append(
-            f"files named {_shortened(sorted(audio_ids))}, where the rated songs are named "
-            f"{_shortened(sorted(song_ids))}"
-        )
-    elif usable:
-        clues.append(f"{_counted(usable)} (move them)")
-    return "; ".join(clues)
-
-
-def _children(folder: Path) -> list[Path]:
+def children(folder: Path) -> list[Path]:
+    """Returns the sorted contents of a folder without ignored names; [] if it cannot be listed."""
     try:
         return sorted(path for path in folder.iterdir() if not ignored(path.name))
-    except OSError:  # no permission to list this folder
+    except OSError:
         return []
 
 
@@ -149,18 +110,5 @@ def _content(entry: Entry) -> str:
     try:
         with entry.path.open("rb") as file:
             return hashlib.file_digest(file, "blake2b").hexdigest()
-    except OSError:  # whoever reads it says so; another time it may be readable
+    except OSError:  # the reader reports it; it may be readable next time
         return str(entry.stat.st_mtime_ns)
-
-
-def _counted(files: collections.Counter[str]) -> str:
-    return _shortened([f"{number} {name}" for name, number in files.items()])
-
-
-def _shortened(names: list[str]) -> str:
-    more = len(names) - _PER_CLUE
-    return ", ".join(names[:_PER_CLUE]) + (f" and {more} more" if more > 0 else "")
-
-
-def _readable(path: Path) -> str:
-    return path.as_posix().encode("utf-8", "backslashreplace").decode()

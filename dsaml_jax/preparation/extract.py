@@ -194,7 +194,7 @@ def load(job: Job) -> SongFeatures:
     """Returns a song's features from the store.
 
     Raises:
-      UserError: They do not exist or are damaged, or are another song's.
+      UserError: They do not exist, are damaged, or are those of a song of another length.
     """
     paths = [store.entry_path(job.folder, kind, job.key(kind)) for kind in store.KINDS]
     image, embedding = (store.read(path) for path in paths)

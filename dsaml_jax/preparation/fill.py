@@ -45,17 +45,7 @@ def fill_store(
     """
     weights = embedding.weights_file(data, audio.embedding)
     folder = Path(data.prepared) / "features"
-    with locked(folder / ".lock"):
-        return _fill(data, audio, songs, root, weights)
-
-
-def _fill(
-    data: DataConfig, audio: AudioConfig, songs: Sequence[Song], root: str, weights: Path | None
-) -> tuple[dict[str, Job], dict[str, str], int]:
-    """Does what `fill_store` does, with its lock held."""
     weights_hash = embedding.weights_hash(weights)
-    folder = Path(data.prepared) / "features"
-    store.remove_partial(folder)
     set_aside: dict[str, str] = {}
 
     def job_of(song: Song) -> Job | None:
@@ -67,22 +57,24 @@ def _fill(
             set_aside[song.song_id] = str(error)
             return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing files is bound by the disk
-        readable = [job for job in pool.map(job_of, songs) if job is not None]
-    todo = [job for job in readable if not job.done()]
-    already_stored = len(readable) - len(todo)
-    if todo:
-        LOG.info("features: %d songs to compute, %d already stored", len(todo), already_stored)
-        if data.beam_options:
-            extract_on_beam(todo, data.beam_options)
-            todo = [job for job in todo if not job.done()]
-        for extracted in _extracted(data, audio, todo, weights):
-            if extracted.fault:
-                if extracted.job.path:
-                    _check_exists(Path(extracted.job.path), root)
-                set_aside[extracted.job.song_id] = extracted.fault
-    else:
-        LOG.info("features: nothing to compute, all %d songs already stored", len(readable))
+    with locked(folder / ".lock"):
+        store.remove_partial(folder)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing files is bound by the disk
+            readable = [job for job in pool.map(job_of, songs) if job is not None]
+        todo = [job for job in readable if not job.done()]
+        already_stored = len(readable) - len(todo)
+        if todo:
+            LOG.info("features: %d songs to compute, %d already stored", len(todo), already_stored)
+            if data.beam_options:
+                extract_on_beam(todo, data.beam_options)
+                todo = [job for job in todo if not job.done()]
+            for extracted in _extracted(data, audio, todo, weights):
+                if extracted.fault:
+                    if extracted.job.path:
+                        _check_exists(Path(extracted.job.path), root)
+                    set_aside[extracted.job.song_id] = extracted.fault
+        else:
+            LOG.info("features: nothing to compute, all %d songs already stored", len(readable))
     jobs = {job.song_id: job for job in readable if job.song_id not in set_aside}
     return jobs, set_aside, already_stored
 

@@ -101,7 +101,7 @@ def prepared_songs(data: DataConfig, audio: AudioConfig) -> Prepared:
         if song.song_id in set_aside:
             where = song.audio or song.song_id
             journal.problem("audio set aside", where, set_aside[song.song_id])
-    _tell_copies(journal, jobs)
+    _report_copies(journal, jobs)
     if len(set_aside) == len(songs):
         first = next(iter(set_aside.values()))
         raise UserError(
@@ -153,13 +153,13 @@ def read_labels(data: DataConfig) -> tuple[dict[str, tuple[Song, ...]], Findings
     """
     if data.name == "synthetic":
         config = synthetic.builder_config("run", **data.builder)
-        with _storage_errors_as_user_errors(data.prepared):
+        with _exclusive_build(data.prepared):
             builder = synthetic.build(data.prepared, config)
         splits = {split: tuple(schema.read_songs(builder, split)) for split in builder.info.splits}
         return splits, _simulated(splits, str(builder.data_path))
     options = {"require_audio": False, "strict": data.strict} | dict(data.builder)
     reader = catalog.options_of(data.name, **options)
-    with _storage_errors_as_user_errors(data.prepared):
+    with _exclusive_build(data.prepared):
         builder = catalog.build(data.name, data.root, data.prepared, reader)
     splits = {
         split: tuple(folder_builder.songs_of(builder, split)) for split in builder.info.splits
@@ -168,26 +168,26 @@ def read_labels(data: DataConfig) -> tuple[dict[str, tuple[Song, ...]], Findings
 
 
 @contextlib.contextmanager
-def _storage_errors_as_user_errors(folder: str) -> Iterator[None]:
-    """Raises UserError if TFDS cannot write, and hides its output, which mentions downloads.
+def _exclusive_build(folder: str) -> Iterator[None]:
+    """Holds the lock under which TFDS builds a data set; others wait, then find it built.
 
-    Of several preparations at once, the first builds the data set and the others wait for it.
+    The output of TFDS, which mentions downloads, is hidden. TFDS writes into a temporary folder and
+    renames it, so an interruption leaves no partial data set.
 
-    TFDS writes into a temporary folder and renames it, so an interruption leaves no partial data
-    set.
+    Raises:
+      UserError: The folder cannot be written, or a file of the source cannot be read.
     """
-    lock = Path(folder) / ".labels.lock"
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:
-        with contextlib.redirect_stdout(io.StringIO()), locked(lock):
+        with contextlib.redirect_stdout(io.StringIO()), locked(Path(folder) / ".labels.lock"):
             yield
-    except UserError:  # about the input, whatever its text
+    except UserError:  # about the input, even if its text is that of a storage error
         raise
     except Exception as error:
-        at = getattr(error, "filename", None)
-        if isinstance(error, OSError) and at and not Path(at).is_relative_to(folder):
-            raise UserError(f"{at} cannot be read: {error.strerror}.") from error
+        path = getattr(error, "filename", None)
+        if isinstance(error, OSError) and path and not Path(path).is_relative_to(folder):
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from error
         if storage_reason(error) is None:
             raise
         raise cannot_write(folder, error, PREPARED_REMEDY) from error
@@ -210,7 +210,8 @@ def _simulated(splits: Splits, root: str) -> Findings:
     return empty.of(songs)
 
 
-def _tell_copies(journal: Journal, jobs: Mapping[str, Job]) -> None:
+def _report_copies(journal: Journal, jobs: Mapping[str, Job]) -> None:
+    """Records songs with the same audio as an earlier song as problems."""
     first: dict[str, Job] = {}
     for job in jobs.values():
         other = first.setdefault(job.content, job)

@@ -101,7 +101,7 @@ def test_audio_hash_depends_on_the_content_only(tmp_path):
         audio_hash(tmp_path / "three.wav")
 
 
-def test_channels_that_cancel_are_told(tmp_path):
+def test_channels_that_cancel_are_rejected(tmp_path):
     path = tmp_path / "song.wav"
     soundfile.write(path, np.stack([tone(), -tone()], axis=1), RATE)
     with pytest.raises(UserError, match=r"song\.wav is silent because its channels cancel"):
@@ -109,7 +109,7 @@ def test_channels_that_cancel_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("peak", [1e4, 1e30, 3e38])
-def test_a_file_that_is_not_scaled_is_told(tmp_path, peak):
+def test_samples_far_above_full_scale_are_rejected(tmp_path, peak):
     path = tmp_path / "song.wav"
     soundfile.write(path, np.float32(peak) * tone(size=1.0), RATE, subtype="FLOAT")
     with pytest.raises(UserError, match=r"song\.wav contains samples of .*expected at most 1000"):
@@ -117,7 +117,7 @@ def test_a_file_that_is_not_scaled_is_told(tmp_path, peak):
 
 
 @pytest.mark.parametrize("samples", [0, 2**36 - 1])
-def test_a_flac_whose_header_states_no_length_or_a_wrong_one_is_told(tmp_path, samples):
+def test_a_flac_with_no_length_or_a_wrong_one_is_rejected(tmp_path, samples):
     path = tmp_path / "song.flac"
     soundfile.write(path, tone(), RATE)
     content = bytearray(path.read_bytes())

@@ -65,10 +65,10 @@ def test_silence_and_short_audio_give_finite_features():
 
 
 @pytest.mark.parametrize("segments", [0, 61])
-def test_segments_are_computed_in_pieces_that_change_no_bit(monkeypatch, segments):
+def test_chunks_do_not_change_the_images(monkeypatch, segments):
     config = AudioConfig(sample_rate=16_000, mel_bands=32)
     sound = np.random.default_rng(0).normal(size=(segments, config.segment_samples)) * 0.1
-    pieces = log_mel(sound, config)
-    assert pieces.dtype == np.float32 and pieces.shape == (segments, *config.image)
-    monkeypatch.setattr(log_mel_module, "_PIECE", max(segments, 1))
-    np.testing.assert_array_equal(pieces, log_mel(sound, config))
+    chunks = log_mel(sound, config)
+    assert chunks.dtype == np.float32 and chunks.shape == (segments, *config.image)
+    monkeypatch.setattr(log_mel_module, "_CHUNK", max(segments, 1))
+    np.testing.assert_array_equal(chunks, log_mel(sound, config))

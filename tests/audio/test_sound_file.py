@@ -1,4 +1,4 @@
-"""The length of mp3 files whose header states none, or another."""
+"""Lengths of mp3 files whose header states none or a wrong one."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def variable_mp3(path, rate, channels=1):
 def without_length(path):
     """Removes the first frame, which states the length."""
     content = path.read_bytes()
-    first, second = [at for at in frames(path)][:2]
+    first, second = frames(path)[:2]
     assert any(name in content[first:second] for name in NAMES)
     path.write_bytes(content[:first] + content[second:])
 
@@ -41,11 +41,11 @@ def test_a_variable_bit_rate_without_a_stated_length_is_read_to_its_end(tmp_path
     variable_mp3(path, rate, channels)
     whole, _ = decode(path)
     without_length(path)
-    assert soundfile.info(path).duration < 0.6 * SECONDS  # what libsndfile takes it for
-    samples, found = decode(path)
-    assert found == rate
+    assert soundfile.info(path).duration < 0.6 * SECONDS  # libsndfile's estimate
+    samples, decoded_rate = decode(path)
+    assert decoded_rate == rate
     assert layout.audio_seconds(path) == len(samples) / rate
-    # The encoder's delay, which that frame stated too, stays.
+    # The encoder's delay, which the removed frame also stated, is not cut off.
     assert 0 <= len(samples) - len(whole) <= sound_file._PADDING
     delay = min(range(2000), key=lambda n: np.abs(samples[n : n + rate] - whole[:rate]).sum())
     np.testing.assert_allclose(samples[delay : delay + len(whole)], whole, atol=1e-4)

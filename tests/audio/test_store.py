@@ -78,7 +78,7 @@ def test_only_abandoned_partial_files_are_removed(tmp_path):
     assert files(tmp_path) == ["new.partial", "old.npz"]
 
 
-def test_an_entry_that_was_cut_is_not_whole(tmp_path):
+def test_a_truncated_entry_is_not_whole(tmp_path):
     path = store.entry_path(tmp_path, "log_mel", "abc")
     assert not store.is_whole(path)
     store.write(path, **ARRAYS)
@@ -89,7 +89,7 @@ def test_an_entry_that_was_cut_is_not_whole(tmp_path):
         assert not store.is_whole(path)
 
 
-def test_features_of_another_length_are_one_sentence(tmp_path):
+def test_features_of_another_length_are_rejected(tmp_path):
     audio = AudioConfig(sample_rate=8000, mel_bands=16, segments=4)
     jobs = []
     for name, length in (("1", 4), ("2", 6)):

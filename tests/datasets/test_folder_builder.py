@@ -127,7 +127,7 @@ def test_unknown_names_and_options_are_rejected():
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"{}", b"\xff", b"[" * 100_000])
-def test_a_damaged_description_of_prepared_data_is_one_sentence(tmp_path, content):
+def test_damaged_dataset_info_is_rejected(tmp_path, content):
     root = data_folders.pmemo(tmp_path / "root")
     prepared = catalog.build("pmemo", root, tmp_path / "prepared")
     path = Path(prepared.data_path) / "dataset_info.json"

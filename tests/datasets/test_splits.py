@@ -69,8 +69,8 @@ def test_splits_are_disjoint_and_every_rating_is_kept_or_counted(seed):
     sizes = {split: len(result.songs[split]) for split in SPLITS}
     assert sum(sizes.values()) == 40 and 2 <= sizes["validation"] <= 4 <= sizes["test"] <= 8
     for split in ("validation", "test"):
-        each = collections.Counter(r.annotator_id for s in result.songs[split] for r in s.ratings)
-        assert min(each.values()) >= 2
+        counts = collections.Counter(r.annotator_id for s in result.songs[split] for r in s.ratings)
+        assert min(counts.values()) >= 2
 
 
 def test_a_split_depends_only_on_its_seed():
@@ -158,7 +158,7 @@ def test_too_few_songs_and_invalid_fractions_are_rejected():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_copies_of_a_recording_are_in_one_split(seed):
-    """Also where the released split parts them; without copies nothing changes."""
+    """Copies stay together even where the released split separates them."""
     plain = at_random(seed)
     copies = [dataclasses.replace(song, recording=str(i % 25)) for i, song in enumerate(plain)]
     rules = SplitRules(seed=seed)
@@ -166,13 +166,13 @@ def test_copies_of_a_recording_are_in_one_split(seed):
     def released(song):
         return "test" if int(song.song_id) >= 35 else "train"
 
-    for found in (
+    for result in (
         split_people(copies, rules),
         split_songs(copies, rules),
         split_people(copies, rules, released),
         split_songs(copies, rules, released),
     ):
-        sets = [{song.recording for song in found.songs[split]} for split in SPLITS]
+        sets = [{song.recording for song in result.songs[split]} for split in SPLITS]
         assert sets[0] and sets[2] and sum(map(len, sets)) == len(set.union(*sets))
     in_test = {song.song_id for song in split_songs(copies, rules, released).songs["test"]}
     assert in_test == {f"{i:03d}" for i in (*range(10, 15), *range(35, 40))}

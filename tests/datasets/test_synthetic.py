@@ -467,5 +467,5 @@ def test_invalid_settings_are_rejected(fields, sentence):
 
 
 def test_the_spread_of_listeners_may_be_a_mapping():
-    made = synthetic.builder_config(spread={"drift_sd": [0.2, 0.1]}).settings.spread
-    assert made == dataclasses.replace(SPREAD, drift_sd=(0.2, 0.1))
+    spread = synthetic.builder_config(spread={"drift_sd": [0.2, 0.1]}).settings.spread
+    assert spread == dataclasses.replace(SPREAD, drift_sd=(0.2, 0.1))

@@ -201,7 +201,7 @@ def test_the_command_reports_mistakes_in_one_sentence(tmp_path, arguments, sente
 
 
 def test_a_fault_of_the_input_is_not_blamed_on_the_prepared_folder(root, tmp_path, monkeypatch):
-    """Whatever its text says: "Permission denied" is also what an unwritable folder gives."""
+    """Its text may be that of a storage error, such as "Permission denied"."""
     sentence = f"{root / TABLE} cannot be read: Permission denied."
     for error in (UserError(sentence), PermissionError(13, "Permission denied", str(root / TABLE))):
 
@@ -215,14 +215,14 @@ def test_a_fault_of_the_input_is_not_blamed_on_the_prepared_folder(root, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["file/prepared", "file", "x" * 300, "a\0b"])
-def test_a_folder_that_cannot_be_made_is_one_sentence(root, tmp_path, name):
+def test_a_folder_that_cannot_be_created_is_rejected(root, tmp_path, name):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written .*choose another folder with data\.pr"):
         preparation_of(experiment("pmemo", root, f"{tmp_path}/{name}"))
 
 
 def test_a_second_preparation_waits_for_the_first(tmp_path):
-    """The second holds the lock only after the first has let it go."""
+    """The second gets the lock only after the first has released it."""
     order = []
 
     def second():
@@ -238,7 +238,7 @@ def test_a_second_preparation_waits_for_the_first(tmp_path):
     assert order == ["first", "second"]
 
 
-def test_entries_that_were_cut_are_computed_again(root, tmp_path):
+def test_truncated_entries_are_computed_again(root, tmp_path):
     whole = experiment("pmemo", root, tmp_path / "prepared", **{"data.processes": 1})
     preparation_of(whole)
     paths = sorted((tmp_path / "prepared" / "features").rglob("*.npz"))

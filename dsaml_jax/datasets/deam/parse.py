@@ -15,12 +15,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from dsaml_jax.datasets import layout, rater_tables, ratings, report, tables, tree
 from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal, ReadOptions
-from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
+from dsaml_jax.datasets.schema import DIMENSIONS, EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
 
 NAME = "DEAM"
@@ -36,7 +34,6 @@ LAST_TRAINING_ID = 2000
 DYNAMIC = "dynamic (per second annotations)"
 AVERAGED = f"annotations averaged per song/{DYNAMIC}"
 PER_RATER = f"annotations per each rater/{DYNAMIC}"
-_DIMENSIONS = ("arousal", "valence")
 _SCALE = (-1.0, 1.0)
 
 
@@ -89,28 +86,25 @@ def _averaged(journal: Journal, folder: Path | None) -> dict[str, list[Rating]]:
     if folder is None:
         return {}
     rows = []
-    for dimension in _DIMENSIONS:
+    for dimension in DIMENSIONS:
         table = tables.read(journal, _file(folder, f"{dimension}.csv"))
         ids = table.require("song_id")
-        columns, late = tables.sample_columns(table, round(START_S * 1000))
+        columns, offset = tables.sample_columns(table, round(START_S * 1000))
         tables.note_surplus(journal, table)
         rows.append({})
         for row in range(len(table.rows)):
-            song_id = plain_id(table.cell(row, ids))
             where = journal.name(table.path, table.numbers[row])
+            song_id = ratings.song(journal, where, table.cell(row, ids))
             if not song_id:
-                what = f"'{table.cell(row, ids)[:40]}' is not a song's id; the row is left out"
-                journal.problem("no song", where, what, rows=1)
                 continue
-            values = tables.values(journal, table, row, columns, _SCALE)
+            values = tables.values(journal, table, row, columns, _SCALE, offset)
             if values is None:
                 continue
             if song_id in rows[-1]:
                 what = f"song {song_id} has a second row; the first is used"
                 journal.problem("two rows for one song", where, what, rows=1)
             else:
-                # If a table begins later, the missing values count as a gap.
-                rows[-1][song_id] = np.concatenate([np.full(late, np.nan), values])
+                rows[-1][song_id] = values
         journal.count(f"rows of averaged {dimension}", len(table.rows))
     averaged = {}
     for song_id in sorted(rows[0].keys() | rows[1].keys()):
@@ -129,23 +123,23 @@ def _by_raters(journal: Journal, folder: Path | None) -> dict[str, list[Rating]]
         return {}
     arousal, valence = (
         layout.by_song(journal, layout.files(_file(folder, name), (".csv",)), "table")
-        for name in _DIMENSIONS
+        for name in DIMENSIONS
     )
     journal.count("songs with a file of raters", len(arousal.keys() | valence.keys()))
     return rater_tables.read(journal, arousal, valence, _SCALE, _form)
 
 
 def _form(song_id: str, table: tables.Table) -> rater_tables.Form:
-    columns, late = tables.sample_columns(table, round(START_S * 1000))
+    columns, offset = tables.sample_columns(table, round(START_S * 1000))
     rater = None if table.column("WorkerId") is None else table.require("WorkerId")
-    may_lack_it = song_id.isdigit() and int(song_id[:9]) <= LAST_ANONYMOUS_ID
-    if rater is None and not may_lack_it:
+    may_be_anonymous = song_id.isdigit() and int(song_id[:9]) <= LAST_ANONYMOUS_ID
+    if rater is None and not may_be_anonymous:
         raise tables.TableFault(
             table.path,
             f"has no column WorkerId, as those of songs above {LAST_ANONYMOUS_ID} have; its "
             f"columns are: {table.shown()}",
         )
-    return rater_tables.Form(rater, columns, late=late)
+    return rater_tables.Form(rater, columns, offset=offset)
 
 
 def _texts(journal: Journal) -> dict[str, dict[str, str]]:

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from dsaml_jax.datasets import layout, ratings, report, resample, tables, tree
-from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.datasets.schema import DIMENSIONS, RATING_HZ, Rating, Song
 from dsaml_jax.errors import UserError
@@ -97,10 +96,8 @@ def _rated(journal: Journal, path: Path, options: MerpOptions) -> Iterator[tuple
     journal.rows_read += len(columns["song_id"])
     for row, song in enumerate(columns["song_id"]):
         where = journal.name(path, row + 1)
-        song_id = plain_id(song)
+        song_id = ratings.song(journal, where, song)
         if not song_id:
-            what = f"{ratings.shown(song)} is not a song's id; the row is left out"
-            journal.problem("no song", where, what, rows=1)
             continue
         rater = ratings.annotator(journal, where, columns["rater"][row])
         if not rater:
@@ -117,7 +114,7 @@ def _rated(journal: Journal, path: Path, options: MerpOptions) -> Iterator[tuple
 
 
 def _check_scale(path: Path, curves: list, scale: tuple[float, float]) -> None:
-    """Raises UserError if most curves are outside the scale, which then is another one."""
+    """Raises UserError if most curves leave the scale: the file then uses another one."""
     low, high, outside, readable = np.inf, -np.inf, 0, 0
     for curve in curves:
         numbers = [ratings.as_number(value) for value in curve] if isinstance(curve, list) else []

@@ -44,7 +44,7 @@ class PmemoOptions(ReadOptions):
     release: str = "auto"
 
     def __post_init__(self):
-        if isinstance(self.release, int):  # as --config.data.builder.release=2019 is read
+        if isinstance(self.release, int):  # --config.data.builder.release=2019 is parsed as one
             object.__setattr__(self, "release", str(self.release))
         super().__post_init__()
         if self.release not in RELEASES:
@@ -120,10 +120,9 @@ def _averaged(journal: Journal, path: Path) -> tuple[dict[str, float], dict[str,
     by_song: dict[str, list[tuple[int, float, np.ndarray]]] = {}
     bad: set[str] = set()
     for row, line in enumerate(table.numbers):
-        song_id = plain_id(table.cell(row, ids))
+        where = journal.name(path, line, "musicId")
+        song_id = ratings.song(journal, where, table.cell(row, ids))
         if not song_id:
-            what = f"'{table.cell(row, ids)[:40]}' is not a song's id; the row is left out"
-            journal.problem("no song", journal.name(path, line, "musicId"), what, rows=1)
             continue
         time_s = tables.number(journal, table, row, time)
         value = None if time_s is None else tables.values(journal, table, row, columns, SCALE)

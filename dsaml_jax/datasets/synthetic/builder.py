@@ -36,7 +36,7 @@ def builder_config(name: str = "default", /, **fields: Any) -> SyntheticConfig:
     """Returns a config with some settings changed, e.g. `builder_config(train_songs=8)`.
 
     Raises:
-      UserError: there is no such setting, or it cannot have that value.
+      UserError: There is no such setting, or its value is invalid.
     """
     _check_known(SyntheticSettings, fields, "data.builder")
     spread = fields.get("spread", ListenerSpread())

@@ -12,12 +12,12 @@ Raters have no ids; see `raters`.
 
 from __future__ import annotations
 
+import collections
 import json
 from pathlib import Path
 from typing import Any
 
 from dsaml_jax.datasets import layout, ratings, report, resample, tables, tree
-from dsaml_jax.datasets.ids import plain_id
 from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.datasets.schema import DIMENSIONS, RATING_HZ, Rating, Song
 from dsaml_jax.datasets.vgmidi import raters
@@ -25,7 +25,7 @@ from dsaml_jax.datasets.vgmidi import raters
 NAME = "VGMIDI"
 SETS = (1, 2)
 _SCALE = (-1.0, 1.0)
-_LONGEST_S = 3600.0  # a longer piece has its duration in another unit, such as milliseconds
+_LONGEST_S = 3600.0  # beyond this the unit must be another one, such as milliseconds
 _LONGEST_BAR_S = 60.0
 
 
@@ -101,9 +101,7 @@ def _rated(
         if name not in pieces:
             journal.drop("the piece does not exist", where, rows=1)
             continue
-        if not plain_id(name):
-            what = f"{ratings.shown(name)} is not a piece's name; the annotation is left out"
-            journal.problem("no song", where, what, rows=1)
+        if not ratings.song(journal, where, name):
             continue
         if name not in durations:
             durations[name] = _duration(
@@ -123,7 +121,7 @@ def _rated(
         if len(curve) != pieces[name].get("measures", len(curve)):
             journal.count("annotations with another number of values than the piece has bars")
         bars = max(len(values[dimension]) for dimension in DIMENSIONS)
-        # Bars that are missing at the end leave those before them where they are.
+        # Bars missing at the end do not stretch those before them.
         curve = resample.from_bars(curve, duration * len(curve) / bars)
         if not len(curve):
             journal.drop("shorter than half a second", where, rows=1)
@@ -167,12 +165,13 @@ def _parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns a JSON object, of which Python would keep the last of equal names alone."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
-        raise ValueError(f"an object has {report.printable(repr(twice[:40]))} twice")
-    return made
+    """Returns a JSON object; raises ValueError if a name repeats, where Python keeps the last."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        counts = collections.Counter(name for name, _ in pairs)
+        repeated = report.printable(repr(counts.most_common(1)[0][0][:40]))
+        raise ValueError(f"an object has {repeated} twice")
+    return result
 
 
 def _text(piece: dict[str, Any], field: str) -> str:

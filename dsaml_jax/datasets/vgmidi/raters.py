@@ -47,11 +47,11 @@ def pieces_each(songs: Iterable[Song]) -> collections.Counter[str]:
 
 
 def _key(annotation: Mapping[str, Any]) -> str | None:
-    """Returns profile and answers as one text; None if one of them is neither text nor number."""
+    """Returns profile and answers as one text; None if a field is neither text nor a number."""
     fields = [annotation.get(field) for field in PROFILE + ANSWERS]
     if not all(field is None or isinstance(field, str | int | float) for field in fields):
         return None
-    # 7 and 7.0 are one answer.
+    # 7 and 7.0 are the same answer.
     whole = [int(f) if isinstance(f, float) and f.is_integer() else f for f in fields]
     return json.dumps(whole)
 

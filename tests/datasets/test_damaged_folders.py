@@ -1,4 +1,4 @@
-"""Spoiled tables, names and links: what cannot be used is told, and every row is accounted for."""
+"""Damaged tables, names and links: faults are reported, and every row is accounted for."""
 
 import json
 import os
@@ -47,16 +47,18 @@ def annotators(songs):
 
 
 def balance(findings):
+    """Returns the rows used and left out, which must add up to the rows read."""
     assert findings.rows_read == findings.rows_used + findings.rows_left_out
     return findings.rows_used, findings.rows_left_out
 
 
-def told(findings, kind):
+def only_problem(findings, kind):
+    """Returns the text of the one problem of a kind."""
     (problem,) = [problem for problem in findings.problems if problem.kind == kind]
     return f"{problem.where}: {problem.what}"
 
 
-def test_every_row_of_a_sound_folder_is_used_or_told(original, tmp_path):
+def test_every_row_is_used_or_reported(original, tmp_path):
     songs, findings = deam.read(original, LABELS)
     # 10 averaged rows; w1, w2, w1 and w1, w3 twice; w2 twice and w4 once; 2 + 2 anonymous ones.
     assert findings.rows_read == 10 + 6 + 4 + 3 + 4
@@ -75,7 +77,7 @@ def test_a_label_behind_a_link_is_hashed(tmp_path):
     path = tmp_path / "away" / "dynamic_annotations.csv"
     stat = path.stat()
     path.write_text(path.read_text().replace("1,15.5,0.5,", "1,15.5,0.6,", 1))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # of the same size and time
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same size and time
     assert tree.digest(root) != before
     assert tree.digest(root) == tree.digest(root)
 
@@ -98,14 +100,14 @@ def test_a_folder_with_two_links_is_entered_once(tmp_path):
     assert names == ["a", "b", "1.csv"]
 
 
-def test_an_open_quotation_mark_costs_one_row(tmp_path):
+def test_an_unclosed_quotation_mark_affects_one_row(tmp_path):
     root = data_folders.pmemo(tmp_path)
     path = root / pmemo.AVERAGED
     path.write_text(path.read_text().replace("\n4,15.5,", '\n4,15.5,"', 1))
     songs, findings = pmemo.read(root)
     assert {s.song_id: len(s.ratings[0].curve) for s in songs} == {"1": 34, "4": 1}
-    assert songs[1].ratings_start_s == 15.5  # the row that is left starts where it did
-    assert "dynamic_annotations.csv, row 36: not CSV" in told(findings, "not CSV")
+    assert songs[1].ratings_start_s == 15.5  # the remaining row keeps its time
+    assert "dynamic_annotations.csv, row 36: not CSV" in only_problem(findings, "not CSV")
     assert balance(findings) == (45, 1)
 
 
@@ -122,7 +124,7 @@ def test_exports_of_spreadsheets_are_read(root, original, delimiter, point):
     assert "not CSV" not in findings.problem_counts()
 
 
-def test_decimal_commas_among_commas_are_named(root):
+def test_decimal_commas_among_commas_are_reported(root):
     rewrite(root, 1002, lambda text: text.replace("0.", "0,"))
     songs, findings = deam.read(root)
     assert annotators(songs)["1002"] == [EVERYONE]
@@ -131,7 +133,7 @@ def test_decimal_commas_among_commas_are_named(root):
     balance(findings)
 
 
-def test_one_person_is_one_id_and_a_missing_one_is_a_problem(root):
+def test_annotator_ids_are_normalized_and_missing_ones_are_reported(root):
     rewrite(root, 1001, lambda text: text.replace("w1", "7").replace("w2", "nan"))
     rewrite(root, 1002, lambda text: text.replace("w1", "7.0"))
     rewrite(root, None, lambda text: text.replace("\n1002,", "\n1002.0,"))
@@ -162,7 +164,7 @@ def test_ids_are_canonical(value, expected):
     assert plain_id(value) == expected
 
 
-def test_a_later_song_must_name_its_raters(root):
+def test_songs_above_1000_must_identify_their_raters(root):
     rewrite(root, 1001, lambda text: text.replace("WorkerId", "who"))
     songs, findings = deam.read(root)
     assert annotators(songs)["1001"] == [EVERYONE]
@@ -185,12 +187,12 @@ TABLES = {
 
 
 @pytest.mark.parametrize("sentence", TABLES)
-def test_a_table_that_cannot_be_used_costs_its_song(root, sentence):
+def test_an_unusable_table_sets_its_song_aside(root, sentence):
     data_folders.deam_file(root, "arousal", 1002).write_bytes(TABLES[sentence])
     songs, findings = deam.read(root)
     assert annotators(songs)["1002"] == [EVERYONE]
     assert annotators(songs)["1001"] == ["w1", "w2", EVERYONE]
-    problem = told(findings, "a table that cannot be used")
+    problem = only_problem(findings, "a table that cannot be used")
     assert sentence in problem and "/1002.csv: " in problem
     assert findings.dropped()["the table of the other dimension cannot be used"] == 2
     balance(findings)
@@ -199,7 +201,7 @@ def test_a_table_that_cannot_be_used_costs_its_song(root, sentence):
     assert str(caught.value).startswith(problem)
 
 
-def test_a_latin_1_name_is_set_aside(root, tmp_path):
+def test_a_latin_1_file_name_is_reported(root, tmp_path):
     notes = os.fsencode(root) + b"/caf\xe9 notes.txt"
     open(notes, "w").close()
     shutil.copy(root / "DEAM_audio/MEMD_audio/9.mp3", os.fsencode(root) + b"/DEAM_audio/\xe9.mp3")
@@ -213,14 +215,14 @@ def test_a_latin_1_name_is_set_aside(root, tmp_path):
         deam.read(root, STRICT)
 
 
-def spoiled_vgmidi(part, key, **fields):
+def damaged_vgmidi(part, key, **fields):
     content = data_folders.vgmidi_set()
     content[part][key] |= fields
     return content
 
 
 def test_a_lone_surrogate_in_a_title_is_left_out(tmp_path):
-    root = data_folders.vgmidi(tmp_path, spoiled_vgmidi("pieces", "piece0", name="A \ud800"))
+    root = data_folders.vgmidi(tmp_path, damaged_vgmidi("pieces", "piece0", name="A \ud800"))
     songs, findings = vgmidi.read(root, LABELS)
     assert [song.title for song in songs] == ["", "Another"]
     assert "song 1_piece0, title: 'A \\ud800' has a lone" in findings.text()
@@ -232,35 +234,35 @@ def test_a_lone_surrogate_in_a_title_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     "duration", [float("inf"), float("nan"), 10**400, True, 6000, [[]], -1, None]
 )
-def test_a_duration_that_is_no_seconds_costs_its_piece(tmp_path, duration):
-    root = data_folders.vgmidi(tmp_path, spoiled_vgmidi("pieces", "piece0", duration=duration))
+def test_an_invalid_duration_sets_its_piece_aside(tmp_path, duration):
+    root = data_folders.vgmidi(tmp_path, damaged_vgmidi("pieces", "piece0", duration=duration))
     songs, findings = vgmidi.read(root, LABELS)
     assert [song.song_id for song in songs] == ["1_piece1"]
-    assert "expected seconds, at most 240" in told(findings, "no duration")
+    assert "expected seconds, at most 240" in only_problem(findings, "no duration")
     balance(findings)
 
 
-def test_json_nested_too_deeply_costs_its_set(tmp_path):
+def test_deeply_nested_json_sets_its_set_aside(tmp_path):
     root = data_folders.vgmidi(tmp_path)
     second = root / "labeled" / "annotations" / "vgmidi_raw_2.json"
     second.write_text("[" * 100_000)
     songs, findings = vgmidi.read(root, LABELS)
     assert len(songs) == 2
-    assert "nested too deeply" in told(findings, "a file that cannot be used")
-    content = spoiled_vgmidi("annotations", "piece0_1", country=[[["US"]]], arousal=[10**400] * 4)
+    assert "nested too deeply" in only_problem(findings, "a file that cannot be used")
+    content = damaged_vgmidi("annotations", "piece0_1", country=[[["US"]]], arousal=[10**400] * 4)
     second.write_text(json.dumps(content))
     balance(vgmidi.read(root, LABELS)[1])
 
 
-def test_a_time_before_the_sound_costs_its_song(tmp_path):
+def test_a_time_before_the_sound_sets_its_song_aside(tmp_path):
     root = data_folders.pmemo(tmp_path)
     path = root / pmemo.AVERAGED
     path.write_text(path.read_text().replace("4,15.5,", "4,0.0,").replace("4,16.0,", "4,0.5,"))
-    assert "starts before the sound" in told(pmemo.read(root)[1], "a time before the sound")
+    assert "starts before the sound" in only_problem(pmemo.read(root)[1], "a time before the sound")
     path.write_text(path.read_text().replace("4,0.0,", "4,nan,"))
     songs, findings = pmemo.read(root)
     assert [song.song_id for song in songs] == ["1"]
-    assert "'nan' is not a number" in told(findings, "not a number")
+    assert "'nan' is not a number" in only_problem(findings, "not a number")
     balance(findings)
 
 
@@ -273,7 +275,7 @@ def test_a_time_before_the_sound_costs_its_song(tmp_path):
         ("names", r"found files named .*x1001.* where the rated songs are named 1001, "),
     ],
 )
-def test_no_song_with_both_says_what_was_found(root, change, clue):
+def test_missing_audio_is_reported_with_what_was_found(root, change, clue):
     clips = root / "DEAM_audio" / "MEMD_audio"
     if change == "zip":
         shutil.rmtree(root / "DEAM_audio")
@@ -295,7 +297,7 @@ def test_audio_named_by_a_decimal_id_is_found(root):
     assert len(deam.read(root)[0]) == 4
 
 
-def test_raters_and_the_scale_of_merp(tmp_path):
+def test_merp_ids_are_normalized_and_another_scale_is_reported(tmp_path):
     columns = {
         "song_id": [1.0, 2.0, 1.0, None, 2.0],
         "rater_id": [7.0, 7.0, float("nan"), 8.0, None],
@@ -317,7 +319,7 @@ def test_raters_and_the_scale_of_merp(tmp_path):
     np.testing.assert_allclose(merp.read(tmp_path, options)[0][0].ratings[0].curve[0], [-1, -0.2])
 
 
-def test_filters_that_drop_everything_are_named():
+def test_filters_that_drop_everything_are_reported():
     removed = [FilterCounts(3, 4, 2, 1), FilterCounts(1, 0, 1, 1)]
     sentence = str(filters.nothing_passes(RatingFilter(), removed, "here"))
     assert "4 change by less than data.filters.least_deviation=0.01" in sentence
@@ -325,7 +327,7 @@ def test_filters_that_drop_everything_are_named():
 
 
 @pytest.mark.parametrize(("dimension", "last"), [("arousal", float("nan")), ("valence", None)])
-def test_bars_that_are_missing_at_the_end_do_not_stretch_the_others(tmp_path, dimension, last):
+def test_bars_missing_at_the_end_do_not_stretch_the_others(tmp_path, dimension, last):
     content = data_folders.vgmidi_set()
     values = content["annotations"]["piece0_1"][dimension]
     values[3:] = [] if last is None else [last]
@@ -336,7 +338,7 @@ def test_bars_that_are_missing_at_the_end_do_not_stretch_the_others(tmp_path, di
     balance(short[1])
 
 
-def test_a_name_that_occurs_twice_in_json_is_told(tmp_path):
+def test_a_repeated_name_in_json_is_rejected(tmp_path):
     root = data_folders.vgmidi(tmp_path)
     path = root / "labeled" / "annotations" / "vgmidi_raw_1.json"
     path.write_text(path.read_text().replace('"piece0_2"', '"piece0_1"'))
@@ -344,7 +346,7 @@ def test_a_name_that_occurs_twice_in_json_is_told(tmp_path):
         vgmidi.read(root, LABELS)
 
 
-def test_json_with_a_byte_order_mark_is_read_and_7_is_7_0(tmp_path):
+def test_json_with_a_byte_order_mark_is_read_and_1_equals_1_0(tmp_path):
     content = data_folders.vgmidi_set()
     content["annotations"]["piece0_1"]["musicianship"] = 1.0
     root = data_folders.vgmidi(tmp_path, content)
@@ -365,13 +367,13 @@ def test_json_with_a_byte_order_mark_is_read_and_7_is_7_0(tmp_path):
         ("pmemo", {"release": 2020}, "release is '2020'; expected one of auto, 2018, 2019"),
     ],
 )
-def test_options_of_another_type_are_one_sentence(name, fields, sentence):
+def test_options_of_the_wrong_type_are_rejected(name, fields, sentence):
     with pytest.raises(UserError, match=sentence):
         catalog.options_of(name, **fields)
     assert catalog.options_of("pmemo", release=2019) == pmemo.PmemoOptions(release="2019")
 
 
-def test_a_column_that_occurs_twice_is_told(tmp_path):
+def test_a_repeated_column_is_rejected(tmp_path):
     path = data_folders.pmemo(tmp_path) / pmemo.AVERAGED
     header, *rows = path.read_text().splitlines()
     changed = [f"{header},Valence(mean)", *(f"{row},0.1" for row in rows)]
