@@ -12,7 +12,6 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from dsaml_jax.audio.config import AudioConfig
-from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.config.experiment import DataConfig
 from dsaml_jax.datasets import catalog, filters, folder_builder, ratings, schema, synthetic
 from dsaml_jax.datasets.filters import FilterCounts
@@ -20,8 +19,9 @@ from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.datasets.report import Findings
 from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.preparation.extract import Job, load, sound_seconds
 from dsaml_jax.preparation.fill import fill_store
+from dsaml_jax.preparation.job import Job
+from dsaml_jax.preparation.stored import StoredFeatures, sound_facts
 from dsaml_jax.runtime.files import PREPARED_REMEDY, cannot_write, locked, storage_reason
 
 Splits = Mapping[str, tuple[Song, ...]]
@@ -59,27 +59,6 @@ class Prepared:
         return tuple(song for songs in self.splits.values() for song in songs)
 
 
-class StoredFeatures(Mapping[str, SongFeatures]):
-    """Features by song id, read from the store on each access."""
-
-    def __init__(self, jobs: Mapping[str, Job]):
-        self._jobs = jobs
-
-    def __getitem__(self, song_id: str) -> SongFeatures:
-        return load(self._jobs[song_id])
-
-    def source(self, song_id: str) -> str:
-        """Returns the store keys of a song's features, which are hashes of all they depend on."""
-        job = self._jobs[song_id]
-        return f"{job.log_mel} {job.embedding}"
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._jobs)
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-
 def prepared_songs(data: DataConfig, audio: AudioConfig) -> Prepared:
     """Reads the data set named by `data`, and computes the features that are not yet in the store.
 
@@ -108,7 +87,7 @@ def prepared_songs(data: DataConfig, audio: AudioConfig) -> Prepared:
             f"{root}: none of the {len(songs)} songs has usable audio; the first: {first}"
         )
     splits, filtered = {}, {}
-    seconds = {name: sound_seconds(job) for name, job in jobs.items()}
+    seconds = {name: sound_facts(job).seconds for name, job in jobs.items()}
     for name, split in labeled.items():
         cut = [
             dataclasses.replace(
