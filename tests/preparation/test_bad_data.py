@@ -68,6 +68,13 @@ def silent_where_rated(root):
     soundfile.write(root / "chorus" / "4.wav", sound, 8000)
 
 
+def channels_cancel_where_rated(root):
+    (root / "chorus" / "4.mp3").unlink()
+    left = np.random.default_rng(0).normal(0, 0.1, 18 * 8000)
+    right = np.where(np.arange(18 * 8000) < 14 * 8000, left, -left)
+    soundfile.write(root / "chorus" / "4.wav", np.stack([left, right], axis=1), 8000)
+
+
 def one_recording_under_two_ids(root):
     (root / "chorus" / "4.mp3").write_bytes((root / "chorus" / "1.mp3").read_bytes())
 
@@ -101,6 +108,7 @@ FAULTS = {  # (kind under which it is counted, place that is named, songs that r
     shorter_than_rated: ("audio shorter than the rated span", "chorus/1.mp3", ["1", "4"]),
     ends_before_the_ratings: ("audio shorter than the rated span", "chorus/4.mp3", ["1"]),
     silent_where_rated: ("audio set aside", "chorus/4.wav", ["1"]),
+    channels_cancel_where_rated: ("audio set aside", "chorus/4.wav", ["1"]),
     one_recording_under_two_ids: ("one recording under two ids", "chorus/4.mp3", ["1", "4"]),
     one_sound_in_another_format: ("one recording under two ids", "chorus/4.flac", ["1", "4"]),
     one_mp3_with_other_tags: ("one recording under two ids", "chorus/4.mp3", ["1", "4"]),
