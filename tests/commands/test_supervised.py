@@ -59,6 +59,7 @@ def test_both_protocols_test_long_songs_whole(tmp_path):
         tmp_path,
         **{
             "data.builder.duration_s": 20.0,
+            "data.on_device": False,  # evaluation then reads songs from host memory
             "evaluation.protocols": ("same_song", "cross_song"),
             "evaluation.whole_songs": True,
             "evaluation.hops": (6, 4),
