@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,6 @@ import numpy as np
 import pytest
 
 from configs.base import engine, estimator
-from dsaml_jax.commands.evaluate import evaluate
 from dsaml_jax.commands.study import study_checkpoint
 from dsaml_jax.commands.train import train
 from dsaml_jax.commands.workdir import open_workdir
@@ -107,12 +107,46 @@ def test_the_workdir_documents_the_run(finished):
     assert results_table(results, METHOD_ORDER) in (workdir / "results.md").read_text()
 
 
-def test_evaluating_again_gives_the_same_results(finished, prepared):
-    workdir, results = finished
-    before = (workdir / "results.json").read_text()
-    again = evaluate(experiment(prepared), workdir)["cross_song"]
-    assert again.to_json() == results.to_json()
-    assert (workdir / "results.json").read_text() == before
+STOP_WHILE_EVALUATING = """
+import os, signal
+from dsaml_jax import cli
+from dsaml_jax.commands import evaluate
+predict = evaluate.personal_methods
+def stopped(*arguments, **options):
+    print("evaluating")
+    os.kill(os.getpid(), signal.SIGTERM)
+    predict(*arguments, **options)
+    print("evaluated")
+evaluate.personal_methods = stopped
+cli.main()
+"""
+
+
+def test_a_run_stopped_while_it_evaluates_gives_the_same_results_when_restarted(
+    finished, prepared, tmp_path, caplog
+):
+    whole, _ = finished
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    (workdir / "results.json").unlink()
+    flags = "--config=tests/tiny.py", f"--config.data.prepared={prepared}", f"--workdir={workdir}"
+    ran = subprocess.run(
+        [sys.executable, "-c", STOP_WHILE_EVALUATING, *flags, f"--compile_cache={tmp_path}/cache"],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stdout) == (75, "evaluating\n"), ran.stderr
+    assert "stopped by SIGTERM; finished work is kept: run the same command" in ran.stderr
+    assert "Traceback" not in ran.stderr and not (workdir / "results.json").exists()
+    with caplog.at_level("INFO", "dsaml_jax"):
+        train(experiment(prepared), workdir, profile_steps=1)
+    assert (workdir / "results.json").read_text() == (whole / "results.json").read_text()
+    # Both stages are finished: no step was taken, so there was none to profile.
+    for stage in ("population", "meta"):
+        assert f"{stage}: resuming at step 4 of 4" in caplog.text
+        assert f"nothing was left to profile in {workdir / 'profile' / stage}" in caplog.text
 
 
 def test_meta_gradients_are_diagnosed_during_training(finished):
