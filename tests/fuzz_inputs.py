@@ -49,8 +49,9 @@ from dsaml_jax.interop.dsaml_release import load_dsaml_checkpoint
 from dsaml_jax.interop.imagebind import load_imagebind
 from dsaml_jax.interop.torch_file import read_torch_file
 from dsaml_jax.meta import InnerLoop
-from dsaml_jax.preparation.extract import extract, make_job
-from dsaml_jax.preparation.extract import load as load_features
+from dsaml_jax.preparation.extract import extract
+from dsaml_jax.preparation.job import make_job
+from dsaml_jax.preparation.stored import load as load_features
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.devices import task_layout, task_mesh
 from dsaml_jax.training.diagnosis import check_study

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from dsaml_jax.audio import midi, sound_file
 from dsaml_jax.errors import UserError
@@ -20,55 +23,111 @@ LOUDEST = 1000.0
 """Largest sample accepted in a file of floats, 60 dB above full scale."""
 
 
-def decode(path: str | Path) -> tuple[np.ndarray, int]:
-    """Decodes a file: mp3, wav, flac or ogg with libsndfile, MIDI with `midi.render`.
+BLOCK = 65_536
+"""Samples per channel that are decoded at once."""
 
-    Channels are averaged. The sample rate is the file's own.
+_LENGTH_UNKNOWN = 2**63 - 1  # what libsndfile states for a FLAC file without its length
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[tuple[Iterator[np.ndarray], int]]:
+    """Opens a file for decoding: mp3, wav, flac or ogg with libsndfile, MIDI with `midi.render`.
+
+    Channels are averaged. The sample rate is the file's own. Only one block is in memory at a time,
+    except of MIDI, which is rendered as a whole.
 
     Returns:
-      [samples] float32 mono, full scale 1, and the sample rate in Hz.
+      Blocks [samples] float32 mono, full scale 1, in their order, and the sample rate in Hz. The
+      blocks must be read to the end, because some faults are known only then.
 
     Raises:
-      UserError: The file cannot be read or decoded, or contains no sound.
+      UserError: On entering or while blocks are read: the file cannot be read or decoded, or
+        contains no sound.
     """
     path = Path(path)
     if path.suffix.lower() in midi.SUFFIXES:
-        return midi.render(path, MIDI_RATE), MIDI_RATE
+        yield blocks_of(midi.render(path, MIDI_RATE)), MIDI_RATE
+        return
+    with contextlib.ExitStack() as stack:
+        with _explained(path):
+            if path.stat().st_size == 0:
+                raise UserError(f"{path} is empty; expected audio.")
+            sound = stack.enter_context(sound_file.opened(path))
+        yield _averaged(path, _decoded(path, sound)), sound.samplerate
+
+
+def decode(path: str | Path) -> tuple[np.ndarray, int]:
+    """Returns the whole sound of a file, [samples], and its sample rate in Hz; see `reading`.
+
+    Raises:
+      UserError: As `reading`.
+    """
+    with reading(path) as (blocks, rate):
+        return np.concatenate([*blocks]), rate
+
+
+def blocks_of(waveform: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the blocks of a waveform as float32; int16 is scaled to [-1, 1]."""
+    for start in range(0, len(waveform), BLOCK):
+        block = waveform[start : start + BLOCK]
+        yield block.astype(np.float32) / (32_768 if waveform.dtype == np.int16 else 1)
+
+
+def _decoded(path: Path, sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """Yields blocks [samples, channels] up to the end of the file."""
+    count = 0
+    while True:
+        with _explained(path):
+            block = sound.read(BLOCK, dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        count += len(block)
+        yield block
+    if sound.format == "FLAC" and count < sound.frames < _LENGTH_UNKNOWN:
+        raise UserError(
+            f"{path} cannot be decoded: it ends after {count} of the {sound.frames} samples that "
+            "its header states; restore it, or write it again, such as with ffmpeg -i OLD NEW."
+        )
+
+
+def _averaged(path: Path, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields the mean of the channels, [samples]; raises UserError if there is no usable sound."""
+    count, peak, mono_peak = 0, 0.0, 0.0
+    for block in blocks:
+        # Unlike np.abs this copies nothing; it is NaN if any sample is.
+        block_peak = float(max(block.max(), -block.min()))
+        if not np.isfinite(block_peak):
+            raise UserError(f"{path} contains samples that are not finite; expected audio.")
+        if block_peak > LOUDEST:
+            raise UserError(
+                f"{path} contains samples of {block_peak:.3g}; expected at most {LOUDEST:g}, where "
+                "1 is full scale: scale the file."
+            )
+        mono = block.mean(axis=1)
+        count, peak = count + len(block), max(peak, block_peak)
+        mono_peak = max(mono_peak, float(np.abs(mono).max()))
+        yield mono
+    if not count:
+        raise UserError(f"{path} contains no samples; expected audio.")
+    if peak == 0:
+        raise UserError(f"{path} is silent throughout; expected audio.")
+    if mono_peak < CANCELED * peak:
+        raise UserError(
+            f"{path} is silent because its channels cancel when they are averaged; invert one of "
+            "them."
+        )
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns errors of opening and decoding into UserError."""
     try:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty; expected audio.")
-        # One read: between partial reads of an mp3 libsndfile seeks, which garbles their starts.
-        with sound_file.opened(path) as sound:
-            samples, rate = sound.read(dtype="float32", always_2d=True), sound.samplerate
+        yield
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except RuntimeError as error:
         reason = str(error).rpartition(": ")[2].strip().rstrip(".")
         raise UserError(f"{path} cannot be decoded: {reason}.") from error
-    except (MemoryError, ValueError) as error:  # soundfile allocates what the header states
-        raise UserError(
-            f"{path} cannot be decoded: its header states no length, as after writing to a pipe, "
-            "or more than fits in memory; write the file again, such as with ffmpeg -i OLD NEW."
-        ) from error
-    if not samples.size:
-        raise UserError(f"{path} contains no samples; expected audio.")
-    peak = float(max(samples.max(), -samples.min()))  # unlike np.abs, copies nothing; NaN if any is
-    if not np.isfinite(peak):
-        raise UserError(f"{path} contains samples that are not finite; expected audio.")
-    if peak == 0:
-        raise UserError(f"{path} is silent throughout; expected audio.")
-    if peak > LOUDEST:
-        raise UserError(
-            f"{path} contains samples of {peak:.3g}; expected at most {LOUDEST:g}, where 1 is full "
-            "scale: scale the file."
-        )
-    mono = samples.mean(axis=1)
-    if np.abs(mono).max() < CANCELED * peak:
-        raise UserError(
-            f"{path} is silent because its channels cancel when they are averaged; invert one of "
-            "them."
-        )
-    return mono, rate
 
 
 def audio_hash(path: str | Path) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import librosa
 import numpy as np
 
 from dsaml_jax.audio.config import AudioConfig
+from dsaml_jax.audio.decoding import blocks_of
 from dsaml_jax.audio.imagebind import IMAGEBIND_HUGE
 from dsaml_jax.audio.imagebind_input import AS_RELEASED, PUBLISHED, ImageBindRecipe, select_clips
-from dsaml_jax.audio.log_mel import cut_segments, log_mel
+from dsaml_jax.audio.log_mel import CHUNK, cut_segments, log_mel
 from dsaml_jax.audio.statistics import clip_statistics, statistics_size
+from dsaml_jax.audio.windows import resampled, windows
 from dsaml_jax.errors import UserError
 
 RECIPES: dict[str, ImageBindRecipe] = {
@@ -60,82 +62,84 @@ def window_starts(segments: int, config: AudioConfig) -> np.ndarray:
     return np.unique(np.append(np.arange(0, last, config.embedding_hop), last))
 
 
-def resampled(waveform: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:
-    """Resamples to [samples] float32 (soxr, high quality); int16 is scaled to [-1, 1]."""
-    if waveform.dtype == np.int16:
-        waveform = waveform.astype(np.float32) / 32_768
-    if sample_rate != target_rate:
-        waveform = librosa.resample(waveform, orig_sr=sample_rate, target_sr=target_rate)
-    return waveform
+def image_chunks(
+    blocks: Iterable[np.ndarray],
+    sample_rate: int,
+    start_s: float,
+    segments: int,
+    config: AudioConfig,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the samples and the log-mel images [c, T, F] of a span, c <= `CHUNK` segments a time.
 
+    The blocks are resampled and computed as they come, and are read to their end.
 
-def cut_span(waveform: np.ndarray, sample_rate: int, start_s: float, length_s: float) -> np.ndarray:
-    """Returns the samples of a span, padded with silence after the end of the sound.
+    Args:
+      blocks: Blocks of the sound, [samples] float32, mono, full scale 1.
+      sample_rate: Their rate in Hz; resampled to the config's if it differs.
+      start_s: Start of the first segment in seconds.
+      segments: n, the number of segments.
+      config: Sizes of the features.
 
     Raises:
       UserError: The start is negative or not finite.
     """
-    if not 0 <= start_s < math.inf:
-        raise UserError(f"the span begins at {start_s:g} s; expected a time of 0 s or later.")
-    start, length = round(start_s * sample_rate), round(length_s * sample_rate)
-    span = waveform[start : start + length]
-    return span if len(span) == length else np.pad(span, (0, length - len(span)))
+    size = config.segment_samples
+    firsts = np.arange(0, segments, CHUNK)
+    starts = _sample(start_s, config.sample_rate) + firsts * size
+    sound = resampled(blocks, sample_rate, config.sample_rate)
+    for first, chunk in zip(firsts, windows(sound, starts, CHUNK * size), strict=True):
+        samples = chunk[: (segments - first) * size]
+        yield samples, log_mel(cut_segments(samples, config), config)
 
 
-def song_log_mel(
-    waveform: np.ndarray, sample_rate: int, start_s: float, segments: int, config: AudioConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the span's samples at the config's rate, and its log-mel images [n, T, F].
+class WindowStatistics:
+    """Statistics of each window of a span of n >= S segments, computed as its chunks pass.
 
-    Args:
-      waveform: [samples], mono; int16, or float in [-1, 1].
-      sample_rate: Rate of the waveform in Hz; resampled to the config's if it differs.
-      start_s: Start of the first segment in seconds.
-      segments: n, the number of segments.
-      config: Sizes of the features.
+    Attributes:
+      rows: [G] float32 for each window so far.
     """
-    rate = config.sample_rate
-    sound = resampled(waveform, sample_rate, rate)
-    span = cut_span(sound, rate, start_s, segments * config.segment_samples / rate)
-    return span, log_mel(cut_segments(span, config), config)
 
+    def __init__(self, segments: int, config: AudioConfig):
+        self.rows: list[np.ndarray] = []
+        self._starts = window_starts(segments, config).tolist()
+        self._config = config
 
-def statistics_embeddings(
-    span: np.ndarray, log_mel_nTF: np.ndarray, config: AudioConfig
-) -> np.ndarray:
-    """Returns [m, G] statistics of each window of a span of n >= S segments."""
-    size, length = config.segment_samples, config.segments
-    return np.stack(
-        [
-            clip_statistics(
-                span[start * size : (start + length) * size],
-                log_mel_nTF[start : start + length],
-                config,
-            )
-            for start in window_starts(len(log_mel_nTF), config)
-        ]
-    )
+    def through(self, chunks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+        """Yields the images of the chunks; only those of unfinished windows are held."""
+        size, length = self._config.segment_samples, self._config.segments
+        samples, images = np.zeros(0, np.float32), np.zeros((0, *self._config.image), np.float32)
+        first = 0  # segment at which `samples` and `images` begin
+        for new_samples, new_images in chunks:
+            samples = np.concatenate([samples, new_samples])
+            images = np.concatenate([images, new_images])
+            for start in self._starts[len(self.rows) :]:
+                passed = min(start - first, len(images))
+                samples, images, first = samples[passed * size :], images[passed:], first + passed
+                if first + len(images) < start + length:
+                    break
+                clip = samples[: length * size], images[:length]
+                self.rows.append(clip_statistics(*clip, self._config))
+            yield new_images
 
 
 def tower_clips(
-    waveform: np.ndarray, sample_rate: int, start_s: float, segments: int, config: AudioConfig
+    blocks: Iterable[np.ndarray],
+    sample_rate: int,
+    start_s: float,
+    segments: int,
+    config: AudioConfig,
 ) -> np.ndarray:
     """Returns the inputs of ImageBind's tower for each window: [m, clips, clip samples].
 
-    The arguments are those of `song_log_mel`; the sound is resampled to the recipe's rate.
+    The arguments are those of `image_chunks`; the sound is resampled to the recipe's rate.
     """
     recipe = RECIPES[config.embedding]
-    sound = resampled(waveform, sample_rate, recipe.sample_rate)
-    length_s = config.segments * config.segment_s
-    return np.stack(
-        [
-            select_clips(
-                cut_span(sound, recipe.sample_rate, start_s + first * config.segment_s, length_s),
-                recipe,
-            )
-            for first in window_starts(segments, config)
-        ]
-    )
+    rate = recipe.sample_rate
+    seconds = start_s + config.segment_s * window_starts(segments, config)
+    starts = [_sample(second, rate) for second in seconds.tolist()]
+    length = round(config.segments * config.segment_s * rate)
+    sound = resampled(blocks, sample_rate, rate)
+    return np.stack([select_clips(window, recipe) for window in windows(sound, starts, length)])
 
 
 def clip_features(
@@ -143,7 +147,21 @@ def clip_features(
 ) -> Features:
     """Returns the features of the S segments from `start_s` on, with statistics as the embedding.
 
-    The arguments are those of `song_log_mel`.
+    Args:
+      waveform: [samples], mono; int16, or float in [-1, 1].
+      sample_rate: Its rate in Hz.
+      start_s: Start of the first segment in seconds.
+      config: Sizes of the features.
     """
-    span, images = song_log_mel(waveform, sample_rate, start_s, config.segments, config)
-    return Features(images, statistics_embeddings(span, images, config)[0])
+    segments = config.segments
+    statistics = WindowStatistics(segments, config)
+    chunks = image_chunks(blocks_of(waveform), sample_rate, start_s, segments, config)
+    images = np.concatenate([*statistics.through(chunks)])
+    return Features(images, statistics.rows[0])
+
+
+def _sample(start_s: float, rate: int) -> int:
+    """Returns the sample at a time; raises UserError if it is negative or not finite."""
+    if not 0 <= start_s < math.inf:
+        raise UserError(f"the span begins at {start_s:g} s; expected a time of 0 s or later.")
+    return round(start_s * rate)

@@ -9,7 +9,8 @@ import numpy as np
 
 from dsaml_jax.audio.config import AudioConfig
 
-_CHUNK = 60  # segments computed at once
+CHUNK = 60
+"""Segments whose images are computed at once; another number may change the last bits."""
 
 
 def cut_segments(waveform: np.ndarray, config: AudioConfig) -> np.ndarray:
@@ -26,11 +27,11 @@ def log_mel(segments: np.ndarray, config: AudioConfig) -> np.ndarray:
     padding, power spectrum; then HTK-scale mel triangles without normalization. Source: the
     released code of Zhang et al., AAAI 2025.
 
-    Memory beyond the result does not grow with S: segments are computed `_CHUNK` at a time.
+    Memory beyond the result does not grow with S: segments are computed `CHUNK` at a time.
     """
     images = np.empty((len(segments), *config.image), np.float32)
-    for start in range(0, len(segments), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
+    for start in range(0, len(segments), CHUNK):
+        chunk = slice(start, start + CHUNK)
         images[chunk] = _log_mel(segments[chunk], config)
     return images
 

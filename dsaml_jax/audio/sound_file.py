@@ -44,9 +44,22 @@ class _Header(NamedTuple):
         return other is None or self[:2] == other[:2]
 
 
+class _Sequential(soundfile.SoundFile):
+    """A sound file that is read from its start to its end.
+
+    After each read of a file that it may seek in, `soundfile` seeks to where it is, which changes
+    the sound of an mp3 there; and it asks for the end, which a FLAC file may state wrongly.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Opens a sound file for reading; an mp3 that is longer than stated gets its true length.
+    """Opens a sound file for sequential reading, in blocks of any size.
+
+    An mp3 that is longer than stated gets its true length.
 
     Raises:
       OSError: The file cannot be read.
@@ -54,7 +67,7 @@ def opened(path: Path) -> Iterator[soundfile.SoundFile]:
     """
     # Given a name, libsndfile would also open the "._name" that macOS leaves, and fail.
     with path.open("rb") as file:
-        with soundfile.SoundFile(file) as sound:
+        with _Sequential(file) as sound:
             if sound.format != "MP3":
                 yield sound
                 return
@@ -63,7 +76,7 @@ def opened(path: Path) -> Iterator[soundfile.SoundFile]:
             if longer is None:
                 yield sound
                 return
-        with soundfile.SoundFile(io.BytesIO(longer)) as sound:
+        with _Sequential(io.BytesIO(longer)) as sound:
             yield sound
 
 

@@ -10,20 +10,24 @@ complete entries and perhaps a `.partial` file, which a later run removes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
 import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from dsaml_jax.errors import UserError
 from dsaml_jax.runtime.arrays import read_arrays
 from dsaml_jax.runtime.files import PARTIAL, PREPARED_REMEDY, atomic_write
 
 KINDS = ("log_mel", "embedding")
-_ABANDONED_S = 600  # writing one entry never takes this long
+_ABANDONED_S = 600  # a file that is being written is extended more often than this
+_REMEDY = "delete it and prepare the data set again"
 
 
 def entry_key(**parts: Any) -> str:
@@ -42,23 +46,62 @@ def entry_path(folder: str | Path, kind: str, key: str) -> Path:
     return Path(folder) / kind / f"{key}.npz"
 
 
-def write(path: Path, **arrays: np.ndarray | np.generic) -> None:
-    """Writes an entry atomically. The same arrays give the same bytes.
+class Writer:
+    """Adds arrays to an entry; see `writing`."""
+
+    def __init__(self, archive: zipfile.ZipFile):
+        self._archive = archive
+
+    def add(self, name: str, array: np.ndarray | np.generic) -> None:
+        """Adds an array."""
+        with self._member(name) as member:
+            np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+    def add_parts(self, name: str, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> None:
+        """Adds a float32 array, part by part along its first axis, as the parts are computed."""
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        with self._member(name) as member:
+            np.lib.format.write_array_header_1_0(member, header)
+            for part in parts:
+                member.write(part.astype("<f4").tobytes())
+
+    def _member(self, name: str) -> IO[bytes]:
+        return self._archive.open(f"{name}.npy", "w", force_zip64=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Writer]:
+    """Opens an entry, an `.npz` file, for writing; it appears, with its key, once it is complete.
+
+    The same arrays give the same bytes.
 
     Raises:
-      UserError: The folder cannot be written, or the disk is full.
+      CannotWrite: The folder cannot be written, or the disk is full.
     """
-    with atomic_write(path, PREPARED_REMEDY) as file:
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - no key is allow_pickle
+    with atomic_write(path, PREPARED_REMEDY) as file, zipfile.ZipFile(file, "w") as archive:
+        writer = Writer(archive)
+        writer.add("key", np.array(path.stem))
+        yield writer
+
+
+def write(path: Path, **arrays: np.ndarray | np.generic) -> None:
+    """Writes an entry atomically; raises CannotWrite as `writing` does."""
+    with writing(path) as entry:
+        for name, array in arrays.items():
+            entry.add(name, array)
 
 
 def read(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """Returns an entry's arrays: those with the given names, or all.
+    """Returns the arrays of an entry with the given names.
 
     Raises:
-      UserError: The entry does not exist or is damaged.
+      UserError: The entry does not exist, is damaged, or is another one under this name.
     """
-    return read_arrays(path, *names, remedy="delete it and prepare the data set again")
+    arrays = read_arrays(path, "key", *names, remedy=_REMEDY)
+    key = str(arrays.pop("key"))
+    if key != path.stem:
+        raise UserError(f"{path} is the entry {key[:80]!r} under another name; {_REMEDY}.")
+    return arrays
 
 
 def is_whole(path: Path) -> bool:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from threadpoolctl import threadpool_limits
 
 from dsaml_jax.errors import UserError
-from dsaml_jax.preparation.extract import Job, extract
+from dsaml_jax.preparation.extract import extract
+from dsaml_jax.preparation.job import Job
 
 
 def extract_on_beam(jobs: Sequence[Job], options: Sequence[str]) -> None:

@@ -18,7 +18,8 @@ from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
 from dsaml_jax.preparation import embedding
 from dsaml_jax.preparation.beam import extract_on_beam
-from dsaml_jax.preparation.extract import Extracted, Job, extract, make_job
+from dsaml_jax.preparation.extract import Extracted, extract
+from dsaml_jax.preparation.job import Job, make_job
 from dsaml_jax.preparation.pool import over_processes
 from dsaml_jax.runtime.files import locked
 

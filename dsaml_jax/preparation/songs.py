@@ -6,13 +6,12 @@ import contextlib
 import dataclasses
 import io
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from dsaml_jax.audio.config import AudioConfig
-from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.config.experiment import DataConfig
 from dsaml_jax.datasets import catalog, filters, folder_builder, ratings, schema, synthetic
 from dsaml_jax.datasets.filters import FilterCounts
@@ -20,8 +19,9 @@ from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.datasets.report import Findings
 from dsaml_jax.datasets.schema import Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.preparation.extract import Job, load, sound_seconds
+from dsaml_jax.preparation.copies import report_copies, without_repeats
 from dsaml_jax.preparation.fill import fill_store
+from dsaml_jax.preparation.stored import SoundFacts, StoredFeatures, sound_facts
 from dsaml_jax.runtime.files import PREPARED_REMEDY, cannot_write, locked, storage_reason
 
 Splits = Mapping[str, tuple[Song, ...]]
@@ -41,6 +41,8 @@ class Prepared:
       labeled: Songs by split as read, with or without audio, before filtering.
       silence_s: By song id, the length of the silence between the end of the sound and the end of
         the span, in seconds.
+      silent: By song id, the number of rated half seconds in which the sound is silent; songs
+        without any are omitted.
       already_there: Number of songs whose features were in the store before.
     """
 
@@ -51,33 +53,13 @@ class Prepared:
     set_aside: Mapping[str, str]
     labeled: Splits
     silence_s: Mapping[str, float]
+    silent: Mapping[str, int]
     already_there: int
 
     @property
     def songs(self) -> tuple[Song, ...]:
         """All songs, one split after the other."""
         return tuple(song for songs in self.splits.values() for song in songs)
-
-
-class StoredFeatures(Mapping[str, SongFeatures]):
-    """Features by song id, read from the store on each access."""
-
-    def __init__(self, jobs: Mapping[str, Job]):
-        self._jobs = jobs
-
-    def __getitem__(self, song_id: str) -> SongFeatures:
-        return load(self._jobs[song_id])
-
-    def source(self, song_id: str) -> str:
-        """Returns the store keys of a song's features, which are hashes of all they depend on."""
-        job = self._jobs[song_id]
-        return f"{job.log_mel} {job.embedding}"
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._jobs)
-
-    def __len__(self) -> int:
-        return len(self._jobs)
 
 
 def prepared_songs(data: DataConfig, audio: AudioConfig) -> Prepared:
@@ -101,43 +83,43 @@ def prepared_songs(data: DataConfig, audio: AudioConfig) -> Prepared:
         if song.song_id in set_aside:
             where = song.audio or song.song_id
             journal.problem("audio set aside", where, set_aside[song.song_id])
-    _report_copies(journal, jobs)
     if len(set_aside) == len(songs):
         first = next(iter(set_aside.values()))
         raise UserError(
             f"{root}: none of the {len(songs)} songs has usable audio; the first: {first}"
         )
     splits, filtered = {}, {}
-    seconds = {name: sound_seconds(job) for name, job in jobs.items()}
-    for name, split in labeled.items():
-        cut = [
-            dataclasses.replace(
-                _cut_to_sound(journal, song, seconds), recording=jobs[song.song_id].content
-            )
-            for song in split
-            if song.song_id in jobs
-        ]
-        rated = [song for song in cut if song.ratings]
+    sounds = {name: sound_facts(job) for name, job in jobs.items()}
+    cut = {
+        name: [_cut_to_sound(journal, song, sounds) for song in split if song.song_id in jobs]
+        for name, split in labeled.items()
+    }
+    report_copies(journal, (song for split in cut.values() for song in split))
+    for name, split in without_repeats(journal, cut).items():
+        rated = [song for song in split if song.ratings]
         if data.name != "synthetic":
             rated, filtered[name] = filters.apply(rated, data.filters)
             journal.drop("it hardly changes", f"split {name}", filtered[name].flat)
             journal.drop("its annotator rated too few songs", f"split {name}", filtered[name].rare)
         splits[name] = tuple(rated)
-    kept = {song.song_id for split in splits.values() for song in split}
+    used = [song for split in splits.values() for song in split]
+    kept = {song.song_id for song in used}
     if not kept:
         raise filters.nothing_passes(data.filters, list(filtered.values()), root)
+    silent = _silent_where_rated(journal, used, sounds)
     return Prepared(
         splits=splits,
         features=StoredFeatures({name: job for name, job in jobs.items() if name in kept}),
-        findings=journal.added_to(findings, [s for split in splits.values() for s in split]),
+        findings=journal.added_to(findings, used),
         filtered=filtered,
         set_aside=set_aside,
         labeled=labeled,
         silence_s={
-            name: jobs[name].end_s - seconds[name]
+            name: jobs[name].end_s - sounds[name].seconds
             for name in sorted(kept)
-            if jobs[name].end_s > seconds[name]
+            if jobs[name].end_s > sounds[name].seconds
         },
+        silent=silent,
         already_there=already_there,
     )
 
@@ -210,28 +192,36 @@ def _simulated(splits: Splits, root: str) -> Findings:
     return empty.of(songs)
 
 
-def _report_copies(journal: Journal, jobs: Mapping[str, Job]) -> None:
-    """Records songs with the same audio as an earlier song as problems."""
-    first: dict[str, Job] = {}
-    for job in jobs.values():
-        other = first.setdefault(job.content, job)
-        if other is not job:
+def _silent_where_rated(
+    journal: Journal, songs: Sequence[Song], sounds: Mapping[str, SoundFacts]
+) -> dict[str, int]:
+    """Returns the number of silent half seconds in the rated spans, of songs that have any.
+
+    A song with more than half of its rated span silent is recorded as a problem.
+    """
+    counts = {}
+    for song in songs:
+        rated = max(len(rating.curve) for rating in song.ratings)
+        count = int(sounds[song.song_id].silent[:rated].sum())
+        if count:
+            counts[song.song_id] = count
+        if 2 * count > rated:
             journal.problem(
-                "one recording under two ids",
-                job.path or job.song_id,
-                f"song {job.song_id} has the same audio as song {other.song_id}; both stay in one "
-                "split",
+                "audio mostly silent where it is rated",
+                song.audio or song.song_id,
+                f"{count} of the {rated} rated half seconds are silent; it is used: check the file",
             )
+    return counts
 
 
 def _has_sound(song: Song) -> bool:
     return bool(song.audio) or song.waveform is not None
 
 
-def _cut_to_sound(journal: Journal, song: Song, seconds: Mapping[str, float]) -> Song:
+def _cut_to_sound(journal: Journal, song: Song, sounds: Mapping[str, SoundFacts]) -> Song:
     """Returns the song without its waveform, its ratings cut at the end of the decoded sound."""
+    length, _, recording = sounds[song.song_id]
     if song.waveform is not None:
-        return dataclasses.replace(song, waveform=None)
-    length = seconds[song.song_id]
+        return dataclasses.replace(song, waveform=None, recording=recording)
     curves = ratings.cut_to_audio(journal, song.audio, song.ratings, song.ratings_start_s, length)
-    return dataclasses.replace(song, duration_s=length, ratings=tuple(curves))
+    return dataclasses.replace(song, duration_s=length, ratings=tuple(curves), recording=recording)

@@ -28,6 +28,12 @@ def describe_audio(prepared: Prepared) -> list[str]:
             f"  {len(silence)} songs end in silence because their audio is shorter than their "
             f"span, by {np.mean(silence):.1f} s on average and {max(silence):.1f} s at most"
         )
+    if prepared.silent:
+        song_id, most = max(prepared.silent.items(), key=lambda item: item[1])
+        lines.append(
+            f"  {sum(prepared.silent.values())} rated half seconds of {len(prepared.silent)} songs "
+            f"are silent, at most {most} of one song ({song_id})"
+        )
     return lines
 
 

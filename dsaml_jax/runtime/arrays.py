@@ -10,6 +10,8 @@ import numpy as np
 
 from dsaml_jax.errors import UserError
 
+_BLOCK = 2**24  # bytes read at once
+
 
 def read_arrays(path: str | Path, *names: str, remedy: str) -> dict[str, np.ndarray]:
     """Returns arrays that `np.savez` wrote: those with the given names, or all.
@@ -50,10 +52,13 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
             shape, columns_first, dtype = np.lib.format.read_array_header_1_0(member)
         else:
             shape, columns_first, dtype = np.lib.format.read_array_header_2_0(member)
-        content = member.read()
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects")
-    if len(content) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{len(content)} bytes where shape {shape} of {dtype} was stated")
-    array = np.frombuffer(bytearray(content), dtype)
-    return array.reshape(shape, order="F" if columns_first else "C")
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        size, stated = entry.file_size - member.tell(), math.prod(shape) * dtype.itemsize
+        if size != stated:
+            raise ValueError(f"{size} bytes where shape {shape} of {dtype} was stated")
+        content, filled = bytearray(size), 0
+        while part := member.read(_BLOCK):  # the checksum is verified at the end
+            content[filled : filled + len(part)] = part
+            filled += len(part)
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if columns_first else "C")

@@ -37,6 +37,10 @@ _STORAGE = (
 _STORAGE_TEXT = re.compile("|".join(re.escape(os.strerror(code)) for code in _STORAGE))
 
 
+class CannotWrite(UserError):
+    """A file or folder that cannot be written, which is no fault of what is to be written."""
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path, remedy: str = REMEDY) -> Iterator[IO[bytes]]:
     """Opens a file that appears under its name once it is complete and flushed to disk.
@@ -48,7 +52,7 @@ def atomic_write(path: Path, remedy: str = REMEDY) -> Iterator[IO[bytes]]:
       remedy: What the user can do if this fails, for the message.
 
     Raises:
-      UserError: The file cannot be written.
+      CannotWrite: The file cannot be written.
     """
     partial = None
     try:
@@ -145,10 +149,10 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def cannot_write(path: str | Path, error: BaseException, remedy: str = REMEDY) -> UserError:
+def cannot_write(path: str | Path, error: BaseException, remedy: str = REMEDY) -> CannotWrite:
     """Returns the error to raise if `path` cannot be written."""
     reason = storage_reason(error) or getattr(error, "strerror", None) or error
-    return UserError(
+    return CannotWrite(
         f"{path} cannot be written ({reason}); finished work is kept: {remedy}, and run the same "
         "command again."
     )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from dsaml_jax.audio import decoding
 from dsaml_jax.audio.decoding import MIDI_RATE, audio_hash, decode
 from dsaml_jax.datasets import layout
 from dsaml_jax.errors import UserError
@@ -116,16 +117,41 @@ def test_samples_far_above_full_scale_are_rejected(tmp_path, peak):
         decode(path)
 
 
-@pytest.mark.parametrize("samples", [0, 2**36 - 1])
-def test_a_flac_with_no_length_or_a_wrong_one_is_rejected(tmp_path, samples):
-    path = tmp_path / "song.flac"
+def flac_that_states(path, samples):
+    """Writes a FLAC file of a tone whose header states another number of samples; 0 is unknown."""
     soundfile.write(path, tone(), RATE)
     content = bytearray(path.read_bytes())
     fields = int.from_bytes(content[18:26], "big") >> 36 << 36  # STREAMINFO; 36 bits of samples
     content[18:26] = (fields | samples).to_bytes(8, "big")
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"song\.flac cannot be decoded: (its header|Internal)"):
+
+
+def test_a_flac_without_its_length_is_read_to_its_end(tmp_path):
+    path = tmp_path / "song.flac"
+    flac_that_states(path, RATE)
+    expected = decode(path)[0]
+    flac_that_states(path, 0)
+    np.testing.assert_array_equal(decode(path)[0], expected)
+    assert len(expected) == RATE and layout.audio_seconds(path) is None
+
+
+@pytest.mark.parametrize("samples", [RATE + 1, 2**36 - 1])
+def test_a_flac_that_is_shorter_than_it_states_is_rejected(tmp_path, samples):
+    path = tmp_path / "song.flac"
+    flac_that_states(path, samples)
+    with pytest.raises(UserError, match=rf"ends after {RATE} of the {samples} samples that its"):
         decode(path)
-    length = layout.audio_seconds(path)
-    assert length is None or length > 3600
-    assert (length is None) == (samples == 0)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_blocks_are_the_whole_sound(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"song.{suffix}"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=(40_000, 2)), RATE)
+    with path.open("rb") as file, soundfile.SoundFile(file) as sound:
+        expected = sound.read(dtype="float32").mean(axis=1)
+    for block in (1000, 4096, 10**6):
+        monkeypatch.setattr(decoding, "BLOCK", block)
+        with decoding.reading(path) as (blocks, rate):
+            parts = [*blocks]
+        assert rate == RATE and max(map(len, parts)) <= block
+        np.testing.assert_array_equal(np.concatenate(parts), expected)

@@ -9,7 +9,9 @@ from dsaml_jax.audio import store
 from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.datasets.schema import Rating, Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.preparation import extract
+from dsaml_jax.preparation.extract import extract
+from dsaml_jax.preparation.job import make_job
+from dsaml_jax.preparation.stored import load
 from tests import data_folders
 
 ARRAYS = {"log_mel": np.arange(12, dtype=np.float32).reshape(3, 4), "seconds": np.float64(1.5)}
@@ -25,8 +27,17 @@ def test_entries_round_trip_and_are_written_deterministically(tmp_path):
         store.write(path, **ARRAYS)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert files(tmp_path) == ["abc.npz", "abc.npz"]
-    np.testing.assert_equal(store.read(paths[0]), ARRAYS)
+    np.testing.assert_equal(store.read(paths[0], *ARRAYS), ARRAYS)
     assert store.read(paths[0], "seconds") == {"seconds": 1.5}
+
+
+def test_an_array_in_parts_is_stored_as_a_whole_one(tmp_path):
+    paths = [store.entry_path(tmp_path / name, "log_mel", "abc") for name in ("one", "two")]
+    store.write(paths[0], **ARRAYS)
+    with store.writing(paths[1]) as entry:
+        entry.add_parts("log_mel", (3, 4), (ARRAYS["log_mel"][i : i + 2] for i in (0, 2)))
+        entry.add("seconds", ARRAYS["seconds"])
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_keys_differ_whenever_inputs_differ():
@@ -42,12 +53,12 @@ def test_keys_differ_whenever_inputs_differ():
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch, error):
-    def fail(file, **arrays):
+    def fail(file, *arguments, **options):
         file.write(b"half an entry")
         raise error
 
     path = store.entry_path(tmp_path, "log_mel", "abc")
-    monkeypatch.setattr(np, "savez", fail)
+    monkeypatch.setattr(np.lib.format, "write_array", fail)
     with pytest.raises(UserError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
         store.write(path, **ARRAYS)
     if isinstance(error, OSError):
@@ -58,13 +69,13 @@ def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch, error):
 def test_damaged_entries_are_rejected(tmp_path):
     path = store.entry_path(tmp_path, "log_mel", "abc")
     with pytest.raises(UserError, match=r"abc\.npz cannot be read"):
-        store.read(path)
+        store.read(path, "log_mel")
     store.write(path, **ARRAYS)
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", whole.replace(b"\x80@", b"\x81@")):
         path.write_bytes(content)
         with pytest.raises(UserError, match="delete it and prepare"):
-            store.read(path)
+            store.read(path, *ARRAYS)
 
 
 def test_only_abandoned_partial_files_are_removed(tmp_path):
@@ -89,16 +100,27 @@ def test_a_truncated_entry_is_not_whole(tmp_path):
         assert not store.is_whole(path)
 
 
-def test_features_of_another_length_are_rejected(tmp_path):
+def jobs_of(folder, lengths):
     audio = AudioConfig(sample_rate=8000, mel_bands=16, segments=4)
-    jobs = []
-    for name, length in (("1", 4), ("2", 6)):
-        data_folders.audio(tmp_path / f"{name}.wav", 4.0)
+    for name, length in lengths.items():
+        data_folders.audio(folder / f"{name}.wav", 4.0)
         rating = Rating("a", np.zeros((length, 2), np.float32))
         song = Song(name, 4.0, 0.0, (rating,), f"{name}.wav")
-        jobs.append(extract.make_job(song, str(tmp_path), audio, str(tmp_path / "store"), ""))
-        assert not extract.extract(jobs[-1]).fault
-    first, second = (store.entry_path(job.folder, "log_mel", job.log_mel) for job in jobs)
-    first.write_bytes(second.read_bytes())
+        job = make_job(song, str(folder), audio, str(folder / "store"), "")
+        assert not extract(job).fault
+        yield job, [job.log_mel_path, job.embedding_path]
+
+
+def test_features_of_another_length_are_rejected(tmp_path):
+    ((job, (path, _)),) = jobs_of(tmp_path, {"1": 4})
+    store.write(path, log_mel=np.zeros((6, *job.audio.image), np.float32))
     with pytest.raises(UserError, match=r"npz has 6 segments or windows, where song 1 has 4; del"):
-        extract.load(jobs[0])
+        load(job)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_an_entry_under_the_name_of_another_is_rejected(tmp_path, kind):
+    (job, paths), (_, others) = jobs_of(tmp_path, {"1": 5, "2": 6})
+    paths[kind].write_bytes(others[kind].read_bytes())
+    with pytest.raises(UserError, match=f"is the entry '{others[kind].stem}' under another name"):
+        load(job)

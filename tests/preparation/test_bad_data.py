@@ -72,6 +72,26 @@ def one_recording_under_two_ids(root):
     (root / "chorus" / "4.mp3").write_bytes((root / "chorus" / "1.mp3").read_bytes())
 
 
+def one_sound_in_another_format(root):
+    for name in ("1", "4"):
+        (root / "chorus" / f"{name}.mp3").unlink()
+    data_folders.audio(root / "chorus" / "1.wav", 32.1)
+    sound, rate = soundfile.read(root / "chorus" / "1.wav", dtype="int16")
+    soundfile.write(root / "chorus" / "4.flac", sound, rate)
+
+
+def one_mp3_with_other_tags(root):
+    tag = b"ID3\x04\x00\x00\x00\x00\x00\x0a" + bytes(10)
+    (root / "chorus" / "4.mp3").write_bytes(tag + (root / "chorus" / "1.mp3").read_bytes())
+
+
+def mostly_silent_where_rated(root):
+    """Song 1 is rated for 17 s from 15 s on; its sound begins at 25 s."""
+    (root / "chorus" / "1.mp3").unlink()
+    sound = np.where(np.arange(33 * 8000) < 25 * 8000, 0.0, 0.1)
+    soundfile.write(root / "chorus" / "1.wav", sound, 8000)
+
+
 FAULTS = {  # (kind under which it is counted, place that is named, songs that remain)
     text_for_a_number: ("not a number", "row 37, column Arousal(mean)", ["1"]),
     outside_the_scale: ("outside the scale", "row 37, column Arousal(mean)", ["1"]),
@@ -82,6 +102,13 @@ FAULTS = {  # (kind under which it is counted, place that is named, songs that r
     ends_before_the_ratings: ("audio shorter than the rated span", "chorus/4.mp3", ["1"]),
     silent_where_rated: ("audio set aside", "chorus/4.wav", ["1"]),
     one_recording_under_two_ids: ("one recording under two ids", "chorus/4.mp3", ["1", "4"]),
+    one_sound_in_another_format: ("one recording under two ids", "chorus/4.flac", ["1", "4"]),
+    one_mp3_with_other_tags: ("one recording under two ids", "chorus/4.mp3", ["1", "4"]),
+    mostly_silent_where_rated: (
+        "audio mostly silent where it is rated",
+        "chorus/1.wav",
+        ["1", "4"],
+    ),
     samples_are_no_numbers: ("audio set aside", "chorus/4.wav", ["1"]),
 }
 

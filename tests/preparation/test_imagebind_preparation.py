@@ -2,11 +2,12 @@
 
 import logging
 
+import librosa
 import numpy as np
 import pytest
 
-from dsaml_jax.audio.decoding import decode
-from dsaml_jax.audio.features import RECIPES, embedding_size, resampled, tower_clips
+from dsaml_jax.audio.decoding import blocks_of, decode
+from dsaml_jax.audio.features import RECIPES, embedding_size, tower_clips
 from dsaml_jax.audio.imagebind import embed_waveforms
 from dsaml_jax.errors import UserError
 from dsaml_jax.interop.imagebind import convert_imagebind, load_imagebind
@@ -37,7 +38,8 @@ def test_embeddings_match_their_windows_and_are_resumed(weights, tmp_path, caplo
     song, features = by_id(prepared, "1"), prepared.features["1"]
     assert features.starts.tolist() == [0, 10, 20, 22] and len(features.log_mel) == 34
     waveform, rate = decode(root / song.audio)
-    sound = np.pad(resampled(waveform, rate, 16_000), (0, 16_000))
+    sound = librosa.resample(waveform, orig_sr=rate, target_sr=16_000)
+    sound = np.pad(sound, (0, 16_000))
     windows = [sound[(30 + at) * 8000 : (30 + at + 12) * 8000] for at in features.starts]
     expected = embed_waveforms(variables, windows, config)
     np.testing.assert_allclose(features.embeddings, expected, rtol=1e-4, atol=1e-4)
@@ -72,7 +74,7 @@ def test_other_embedding_kinds_have_separate_entries(weights, tmp_path):
 def test_the_tower_gets_three_clips_at_the_rate_of_the_recipe(kind, weights, tmp_path):
     audio = experiment("pmemo", tmp_path, tmp_path, **options(weights, kind)).audio
     noise = np.random.default_rng(0).normal(0, 0.1, 44_100 * 9).astype(np.float32)
-    clips = tower_clips(noise, 44_100, 1.0, 14, audio)
+    clips = tower_clips(blocks_of(noise), 44_100, 1.0, 14, audio)
     rate = RECIPES[kind].sample_rate
     assert clips.shape == (2, 3, 2 * rate)
     assert embedding_size(audio) == 1024
