@@ -86,6 +86,7 @@ def test_results_have_every_row_and_are_finite(finished):
             assert interval["mean"] == pytest.approx(expected, abs=1e-9)
             assert interval["low"] <= interval["mean"] <= interval["high"]
     assert results["rows"]["constant"]["ccc"] == pytest.approx(0, abs=1e-6)
+    assert results["headroom"]["baseline"] in results["widening"]["validation_ccc"]
     assert results["control"]["episodes"] >= 3
 
 
