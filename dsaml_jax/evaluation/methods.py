@@ -1,17 +1,17 @@
 """The methods that are compared: ways to predict the same sequences.
 
-    constant        the mean of the training ratings, for every song
-    population      the population model, the same for every annotator
-    population_widened  population, widened around its mean by one factor for everybody, which
-                    validation chose
-    shifted         population, shifted by its mean error on the support
-    fine_tuned      the population model after the same inner loop on the support
-    unadapted       the meta-learned weights before adaptation
-    wrong_listener  the meta-learned weights, adapted to ANOTHER annotator of the support songs
-    adapted         the meta-learned weights, adapted to the support
-    consensus       the mean of the OTHER annotators of the song: what they agree on, no ceiling
+    constant              the mean of the training ratings, for every song
+    population            the population model, the same for every annotator
+    population_widened    population, widened around its mean by factors that validation chose, the
+                          same for every annotator
+    shifted               population, shifted by its mean error on the support
+    fine_tuned            the population model after the same inner loop on the support
+    unadapted             the meta-learned weights before adaptation
+    wrong_listener        the meta-learned weights, adapted to ANOTHER annotator of the same songs
+    adapted               the meta-learned weights, adapted to the support
+    consensus             the mean of the OTHER annotators of the song: what they agree on
 
-Simulated listeners only, cross-song except for the oracle:
+For simulated listeners only, and cross-song except for the oracle:
 
     ideal_population      the best prediction for an unknown listener, from the songs' true cues
     ideal_wrong_listener  the same after the ratings that wrong_listener adapts to
@@ -19,7 +19,7 @@ Simulated listeners only, cross-song except for the oracle:
     oracle                what the listener perceives before rating noise
 
 CCC and PCC of an ideal method are those of the curve with the best expected CCC; its RMSE is that
-of the mean curve, which has the best expected RMSE.
+of the mean curve, which has the best expected squared error.
 
 With consensus labels there is no one to adapt to, so the methods are `constant`, `population` and,
 for simulated songs, `oracle`: the true curve of the song.

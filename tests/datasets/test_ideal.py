@@ -144,7 +144,7 @@ def rate(listener: Listener, song: int, seed: int) -> np.ndarray:
 
 
 def test_the_posterior_is_calibrated(simulated, prior):
-    """The truth is as far from the posterior mean as the posterior says, and nearer than the prior."""
+    """Errors of the posterior mean are as large as the posterior says, and below the prior's."""
     people, _, _, drawn = simulated
     truth = np.stack(
         [np.concatenate([p.offset[None], p.weights]).T for p in people]
