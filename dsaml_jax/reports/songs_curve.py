@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from dsaml_jax.evaluation.bootstrap import Interval
 from dsaml_jax.evaluation.songs_curve import SongsCurve
-from dsaml_jax.reports.style import BLACK, GRAY, ORANGE, new_figure, save
+from dsaml_jax.reports.style import BLUE, GRAY, ORANGE, new_figure, save
 from dsaml_jax.reports.tables import aligned, interval_text
 
 
@@ -27,7 +27,7 @@ def songs_curve_figure(path: str | os.PathLike[str], curve: SongsCurve) -> None:
         (curve.adapted, f"adapted − {curve.baseline}", ORANGE)
     ]
     if curve.ideal:
-        drawn.append((curve.ideal, "ideal_adapted − ideal_population", BLACK))
+        drawn.append((curve.ideal, "ideal_adapted − ideal_population", BLUE))
     for intervals, label, color in drawn:
         mean, low, high = (_numbers(intervals, end) for end in ("mean", "low", "high"))
         axis.fill_between(curve.songs, low, high, color=color, alpha=0.2, linewidth=0)

@@ -7,11 +7,10 @@ perceived curves p_s and noisy ratings r_s of a song, two curves are best, each 
 - CCC: the curve c that maximizes the sum of N_s / D_s, where N_s = 2 cov(c, r_s) and
   D_s = var c + var r_s + (mean c - mean r_s)². Its gradient is zero at the fixed point
 
-      c - mean c = sum (p_s - mean p_s) / D_s  /  sum q_s        with q_s = N_s / D_s²
+      c - mean c = sum (r_s - mean r_s) / D_s  /  sum q_s        with q_s = N_s / D_s²
       mean c     = sum q_s mean r_s  /  sum q_s
 
-  with p_s in place of r_s wherever the noise averages out. CCC depends on how widely a curve moves,
-  so this curve moves more than the mean of p_s.
+  CCC depends on how widely a curve moves, so this curve moves more than the mean of p_s.
 
 They are found with the songs' true cues, which no model is given, so they bound what a model of the
 sound can reach. `ideal_curves` never sees a rating of the songs that it predicts.
@@ -89,20 +88,18 @@ def perceived_curves(listeners: Listeners, song: jax.Array) -> jax.Array:
 
 
 def noisy_ratings(perceived: jax.Array, gain: jax.Array, noise: Noise) -> jax.Array:
-    """Adds rating noise to perceived curves [2, n, L] of listeners with gains [2, n]."""
-    drift = gain[..., None] * noise.drift
-    return jnp.clip(perceived + noise.level[..., None] + drift, -1, 1)
+    """Adds noise to perceived curves [2, n, L] of listeners with gains [2, n]: [2, 2 n, L].
 
-
-def best_for_ccc(perceived: jax.Array, ratings: jax.Array) -> jax.Array:
-    """Computes the curve with the best mean CCC (the fixed point above): [2, L].
-
-    Args:
-      perceived: [2, n, L], noise-free curves.
-      ratings: [2, n, L], one noisy rating of each.
+    Every curve gets its noise with both signs, so that the noise averages out with few draws.
     """
+    error = noise.level[..., None] + gain[..., None] * noise.drift
+    return jnp.clip(jnp.concatenate([perceived + error, perceived - error], axis=1), -1, 1)
+
+
+def best_for_ccc(ratings: jax.Array) -> jax.Array:
+    """Computes the curve [2, L] with the best mean CCC with ratings [2, n, L]: the fixed point."""
     level, variance = ratings.mean(-1), ratings.var(-1)
-    movement = perceived - perceived.mean(-1, keepdims=True)
+    movement = ratings - ratings.mean(-1, keepdims=True)
 
     def step(curve, _):
         mean = curve.mean(-1, keepdims=True)
@@ -117,7 +114,7 @@ def best_for_ccc(perceived: jax.Array, ratings: jax.Array) -> jax.Array:
         place = (positive * level).sum(-1) / jnp.maximum(positive.sum(-1), 1e-9)
         return (curve + place[:, None] + moved) / 2, None
 
-    curve, _ = jax.lax.scan(step, perceived.mean(1), length=_ITERATIONS)
+    curve, _ = jax.lax.scan(step, ratings.mean(1), length=_ITERATIONS)
     return curve
 
 
@@ -138,7 +135,7 @@ def ideal_curves(
     def one(song):
         perceived = perceived_curves(listeners, song)
         ratings = noisy_ratings(perceived, listeners.gain, noise)
-        return IdealCurves(best_for_ccc(perceived, ratings).T, perceived.mean(1).T)
+        return IdealCurves(best_for_ccc(ratings).T, perceived.mean(1).T)
 
     return jax.lax.map(one, songs)
 
