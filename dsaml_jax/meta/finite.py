@@ -12,7 +12,6 @@ import numpy as np
 from dsaml_jax.meta.problem import TaskResult
 from dsaml_jax.meta.subset import paths
 
-
 LOWER_RATE = (
     "lower inner.optimizer.options.learning_rate, or raise inner.proximal if inner.direction is "
     "'newton'"
