@@ -190,7 +190,7 @@ def test_an_objective_without_a_minimizer_gives_nan_unless_the_proximal_term_bou
 
 
 def test_the_proximal_term_is_that_of_the_unrolled_loop():
-    """φ_(k+1) = φ_k - α (A (φ_k - a) + λ (φ_k - θ)), dφ_(k+1)/dθ = (I - α (A + λ)) dφ_k/dθ + α λ I."""
+    """φ_(k+1) = φ_k - α (A (φ_k - a) + λ (φ_k - θ)) and its derivative in θ."""
     task, steps = Quadratic.random(5), 4
     end, jacobian = task.start, np.eye(SIZE)
     for _ in range(steps):
