@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -91,7 +92,7 @@ def hessian_product(loss: Callable[[Any], jax.Array], params: Any) -> Callable[[
 
 def check_size(kind: str, adapted: Any) -> None:
     """Raises UserError if the adapted weights have too many values for their direction."""
-    size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(adapted))
+    size = sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(adapted))
     if kind == "newton" and size > NEWTON_AT_MOST:
         raise UserError(
             f"inner.direction is 'newton', which solves for all adapted values at once, but "
