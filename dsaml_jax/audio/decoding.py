@@ -34,7 +34,7 @@ def reading(path: str | Path) -> Iterator[tuple[Iterator[np.ndarray], int]]:
     """Opens a file for decoding: mp3, wav, flac or ogg with libsndfile, MIDI with `midi.render`.
 
     Channels are averaged. The sample rate is the file's own. Only one block is in memory at a time,
-    except of MIDI, which is rendered as a whole.
+    except for MIDI, which is rendered as a whole.
 
     Returns:
       Blocks [samples] float32 mono, full scale 1, in their order, and the sample rate in Hz. The

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from dsaml_jax.config.experiment import EvaluationConfig
+from dsaml_jax.config.experiment import EvaluationConfig, Experiment
 from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.data.tasks import Episodes, check_support, fixed_episodes, same_song_episodes
 from dsaml_jax.evaluation.sequences import Sequences, episode_sequences, song_sequences
@@ -90,3 +90,14 @@ def make_eval_set(
         sequences = episode_sequences(corpus, episodes)
     plan = window_plan(corpus, sequences, evaluation.hops)
     return EvalSet(corpus, episodes, sequences, window_inputs(corpus), plan)
+
+
+def validation_set(experiment: Experiment, corpus: Corpus) -> EvalSet:
+    """Makes the evaluation set of the validation split, which is always cross-song."""
+    return make_eval_set(
+        corpus,
+        experiment.evaluation,
+        support=experiment.tasks.support,
+        seed=experiment.seed,
+        source="validation",
+    )

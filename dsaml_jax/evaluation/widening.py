@@ -16,13 +16,13 @@ from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.datasets.schema import DIMENSIONS
 from dsaml_jax.evaluation.metrics import annotator_means, average, sequence_metrics
 from dsaml_jax.evaluation.predictor import predict_windows
-from dsaml_jax.evaluation.protocols import make_eval_set
+from dsaml_jax.evaluation.protocols import validation_set
 from dsaml_jax.evaluation.sequences import Sequences
 from dsaml_jax.model.weights import Weights
 
 FACTORS = 10 ** np.linspace(-1, 1, 121)
-"""Factors tried, 1 among them: one is within 2 % of any other, which changes CCC by 0.02 % of its
-value at most."""
+"""Factors tried, 1 among them. Any factor in between is within 2 % of one of them, which near the
+maximum changes CCC by at most 0.02 % of its value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +96,6 @@ def validation_widening(
     """
     if corpus.is_consensus:
         return None
-    eval_set = make_eval_set(
-        corpus,
-        experiment.evaluation,
-        support=experiment.tasks.support,
-        seed=experiment.seed,
-        source="validation",
-    )
+    eval_set = validation_set(experiment, corpus)
     windows = predict_windows(experiment.model, population, eval_set)
     return fit_widening(eval_set.plan.splice(windows), eval_set.sequences)

@@ -73,9 +73,9 @@ def test_meta_gradient_parity(golden, estimator):
     result, gradient = jax.jit(estimate)(MetaParams(params, {}), task, jax.random.key(0))
     expected = golden.arrays[f"{estimator}/query_loss"]
     assert relative_error(result.query_loss, expected) <= TOLERANCE[golden.dtype]
-    # In float32 a bias of the adapter is off by 1.3e-3 on some processors: it is what is left of
-    # sums over all pixels that cancel.
-    tolerance = {"float64": 1e-6, "float32": 2e-3}[golden.dtype]
+    tolerance = TOLERANCE[golden.dtype]
+    if (golden.dtype, estimator) == ("float32", "first_order"):
+        tolerance = 2e-3  # conv1x1.bias of the adapter is off by 1.3e-3 on an AMD EPYC
     golden.assert_gradients_match(gradient.params, estimator, tolerance)
 
 

@@ -197,8 +197,8 @@ def mixture_weights(log_weight: jax.Array) -> jax.Array:
 def draw_listeners(prior: Prior, known: Posterior, key: jax.Array, count: int) -> Listeners:
     """Draws an even number of listeners from a posterior.
 
-    Both are for less variance: components are drawn by systematic resampling, and u in pairs of
-    opposite deviations from its mean.
+    To reduce the variance of what is averaged over them, components are drawn by systematic
+    resampling, and u in pairs of opposite deviations from its mean.
     """
 
     def one(mean, sd, gains, weight, means, factors, key):
