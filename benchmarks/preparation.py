@@ -62,7 +62,7 @@ def steps(path: Path, audio: AudioConfig) -> dict[str, float]:
     decoding, (waveform, rate) = timed(decode, path)
     images = clip_features(waveform, rate, START_S, audio).log_mel
     start, size = round(START_S * rate), len(images) * audio.segment_samples
-    span = waveform[start : start + size]  # at another rate as much sound, at another pitch
+    span = waveform[start : start + size]  # not resampled: as many samples take as long
     images_s, _ = timed(log_mel, cut_segments(span, audio), audio)
     statistics, _ = timed(clip_statistics, span, images, audio)
     return {

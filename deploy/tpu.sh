@@ -21,5 +21,5 @@ gcloud compute tpus tpu-vm ssh "$NAME" --zone="$ZONE" --worker=all --command="
         --uid=\"\$(id -u)\" --working-directory=\"\$PWD\" \
         --property=Restart=on-failure --property=RestartSec=10 \
         --property=RestartPreventExitStatus=1 --property=TimeoutStopSec=300 \
-        --property=StartLimitIntervalSec=1h --property=StartLimitBurst=20 \
+        --property=StartLimitIntervalSec=6h --property=StartLimitBurst=20 \
         $RUN"

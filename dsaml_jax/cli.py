@@ -283,7 +283,8 @@ def _connect(given: flags.FlagValues) -> None:
     if given.coordinator:
         STOPPER.expect_abort(
             "the other processes of this run are lost, or not reached in time (the reason is "
-            "above, and in their logs); run the same command again to resume."
+            "above, and in their logs); run the same command again to resume, and check "
+            "--coordinator if they have never been reached."
         )
     initialize_distributed(
         given.coordinator,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -30,6 +31,25 @@ def at_least(field: str, value: float, minimum: float) -> None:
 def one_of(field: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises UserError, suggesting the closest match, unless `value` is one of `choices`."""
     if value not in choices:
-        close = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = _hint(str(value), choices)
         raise UserError(f"{field} is {value!r}; {hint}expected one of {', '.join(choices)}.")
+
+
+def known_names(owner: str, kind: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Raises UserError, suggesting the closest match, for the first name that is not known.
+
+    Args:
+      owner: what has the known names, such as "config.inner".
+      kind: what they name, such as "field".
+      names: the names given.
+      known: the names that `owner` has.
+    """
+    for name in names:
+        if name not in known:
+            hint = _hint(str(name), known)
+            raise UserError(f"{owner} has no {kind} {name!r}; {hint}it has {', '.join(known)}.")
+
+
+def _hint(word: str, choices: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, choices, n=1)
+    return f"did you mean {close[0]!r}? " if close else ""

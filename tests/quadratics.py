@@ -55,9 +55,9 @@ class Quadratic:
         return self.B @ (self.after(steps) - self.b)
 
 
-def estimate(estimator, quadratic: Quadratic, steps: int, progress=1.0, **inner):
-    """Returns (result, meta-gradient) with an inner SGD and rates of 1."""
-    loop = InnerLoop(steps, optax.sgd(RATE), **inner)
+def estimate(estimator, quadratic: Quadratic, steps: int, progress=1.0, rate=RATE, **inner):
+    """Returns (result, meta-gradient) with an inner SGD and multipliers of 1."""
+    loop = InnerLoop(steps, optax.sgd(rate), **inner)
     meta_params = MetaParams(quadratic.start, loop.initial_rates(quadratic.start))
     key = jax.random.key(0)
     return estimator(PROBLEM, loop, meta_params, quadratic.task, key, progress)

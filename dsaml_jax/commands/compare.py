@@ -86,8 +86,15 @@ def _train(variant: Experiment, folder: Path, workdir: Path, seed: int) -> None:
     if (folder / "results.json").exists():
         open_workdir(folder, variant, fresh=False)  # raises if the results are another config's
         return
+    shared = workdir / "population" / str(seed)
+    for path in (shared.parent, shared):
+        if path.exists() and not path.is_dir():
+            raise UserError(
+                f"{path} is not a folder, where the population models of this comparison are kept; "
+                "delete it, and run the same command again."
+            )
     with lock_workdir(folder, variant, fresh=True):
-        own, shared = folder / "checkpoints" / "population", workdir / "population" / str(seed)
+        own = folder / "checkpoints" / "population"
         if shared.exists() and not own.exists():
             _copy(shared, own)
         train(variant, folder)
@@ -96,11 +103,24 @@ def _train(variant: Experiment, folder: Path, workdir: Path, seed: int) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies a folder atomically."""
+    """Copies a folder of checkpoints atomically.
+
+    Raises:
+      UserError: It cannot be read, or the copy cannot be written.
+    """
     partial = target.with_name(target.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial)
-    partial.rename(target)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial)
+        partial.rename(target)
+    except OSError as error:
+        # `copytree` copies what it can, and then raises a list of (source, target, reason).
+        several = isinstance(error, shutil.Error)
+        reason = error.args[0][0][2] if several else error.strerror or error
+        raise UserError(
+            f"{source} cannot be copied to {target} ({reason}); fix its permissions or free disk "
+            f"space, or delete {source} to train that model again, and run the same command again."
+        ) from error
 
 
 def _read(folder: Path) -> RunResult:

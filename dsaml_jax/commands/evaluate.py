@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.data.loading import load_corpora
+from dsaml_jax.evaluation.ideal import truth_of
 from dsaml_jax.evaluation.methods import (
     METHOD_ORDER,
     MethodCurves,
@@ -20,8 +22,11 @@ from dsaml_jax.evaluation.methods import (
 )
 from dsaml_jax.evaluation.protocols import EvalSet, make_eval_set
 from dsaml_jax.evaluation.results import REFERENCE, Results, score_methods
+from dsaml_jax.evaluation.songs_curve import check_songs_curve, songs_curve
+from dsaml_jax.evaluation.widening import Widening, validation_widening
 from dsaml_jax.reports.learning import inner_loop_figure
 from dsaml_jax.reports.listeners import ListenerCurves, listener_figure
+from dsaml_jax.reports.songs_curve import songs_curve_figure, songs_curve_table
 from dsaml_jax.reports.tables import intervals_table, results_table
 from dsaml_jax.runtime import processes
 from dsaml_jax.runtime.files import write_json, write_text
@@ -39,7 +44,7 @@ def evaluate(experiment: Experiment, workdir: Path) -> dict[str, Results]:
     check_inner(experiment.inner, experiment.model, experiment.audio)
     corpora, tests = load(experiment)
     trained = restore(experiment, workdir, corpora)
-    return evaluate_methods(experiment, corpora["train"], tests, trained, workdir)
+    return evaluate_methods(experiment, corpora, tests, trained, workdir)
 
 
 def load(experiment: Experiment) -> tuple[dict[str, Corpus], dict[str, EvalSet]]:
@@ -52,6 +57,7 @@ def load(experiment: Experiment) -> tuple[dict[str, Corpus], dict[str, EvalSet]]
 def eval_sets(experiment: Experiment, corpus: Corpus) -> dict[str, EvalSet]:
     """Returns a test set for each protocol; with consensus labels only one, "supervised"."""
     protocols = ("supervised",) if corpus.is_consensus else experiment.evaluation.protocols
+    check_songs_curve(corpus, experiment.evaluation)
     return {
         protocol: make_eval_set(
             corpus,
@@ -67,7 +73,7 @@ def eval_sets(experiment: Experiment, corpus: Corpus) -> dict[str, EvalSet]:
 
 def evaluate_methods(
     experiment: Experiment,
-    train: Corpus,
+    corpora: Mapping[str, Corpus],
     tests: Mapping[str, EvalSet],
     trained: Trained,
     workdir: Path,
@@ -78,7 +84,7 @@ def evaluate_methods(
 
     Args:
       experiment: the config.
-      train: the training corpus, whose mean is a baseline.
+      corpora: by split; the mean of "train" is a baseline, and "validation" chooses the widening.
       tests: test sets by protocol.
       trained: the weights.
       workdir: gets `results*.json`, `results*.md`, and figures.
@@ -87,8 +93,9 @@ def evaluate_methods(
       The results by protocol.
     """
     every_result = {}
+    widening = validation_widening(experiment, corpora["validation"], trained.population)
     for protocol, eval_set in tests.items():
-        methods = _predict(experiment, train, eval_set, trained)
+        methods = _predict(experiment, corpora["train"], eval_set, trained, widening)
         is_personal = eval_set.episodes is not None
         results = score_methods(
             methods.curves,
@@ -99,6 +106,8 @@ def evaluate_methods(
             resamples=experiment.evaluation.resamples,
             unit="annotators" if is_personal else "songs",
             reference=REFERENCE if is_personal else "population",
+            rmse_predictions=methods.rmse_curves,
+            baseline=widening.strongest if widening else "population",
         )
         content = results.to_json() | {
             "protocol": protocol,
@@ -106,16 +115,26 @@ def evaluate_methods(
             "validation": trained.validation,
             **_episode_counts(eval_set, methods),
         }
+        if widening is not None:
+            content["widening"] = dataclasses.asdict(widening)
         suffix = "_same_song" if protocol == "same_song" else ""
         figures = workdir / "figures"
         if methods.losses is not None:
             inner_loop_figure(figures / f"inner_loop{suffix}.png", methods.losses)
-        write_json(workdir / f"results{suffix}.json", content)
-        write_text(
-            workdir / f"results{suffix}.md",
+        text = (
             f"{results_table(results, METHOD_ORDER)}\n\nThe means with their intervals:\n\n"
-            f"{intervals_table(results, METHOD_ORDER)}\n",
+            f"{intervals_table(results, METHOD_ORDER)}\n"
         )
+        if widening is not None and protocol == "cross_song" and experiment.evaluation.songs_curve:
+            assert trained.meta is not None  # as above
+            curve = songs_curve(
+                experiment, corpora["test"], trained.population, trained.meta, widening
+            )
+            content["songs_curve"] = dataclasses.asdict(curve)
+            songs_curve_figure(figures / "songs_curve.png", curve)
+            text += f"\nThe gain by number of support songs:\n\n{songs_curve_table(curve)}\n"
+        write_json(workdir / f"results{suffix}.json", content)
+        write_text(workdir / f"results{suffix}.md", text)
         shown = _representative(eval_set, methods, experiment.evaluation.figures)
         listener_figure(figures / f"listeners{suffix}.png", shown)
         LOG.info("test, %s: %s", protocol, _summary(eval_set, methods, results))
@@ -124,10 +143,14 @@ def evaluate_methods(
 
 
 def _predict(
-    experiment: Experiment, train: Corpus, eval_set: EvalSet, trained: Trained
+    experiment: Experiment,
+    train: Corpus,
+    eval_set: EvalSet,
+    trained: Trained,
+    widening: Widening | None,
 ) -> MethodCurves:
     """Predicts the test sequences with every method that the labels allow."""
-    if eval_set.episodes is None:
+    if widening is None:
         return supervised_methods(experiment.model, train, eval_set, trained.population)
     assert trained.meta is not None  # personal labels have a meta stage
     return personal_methods(
@@ -138,6 +161,8 @@ def _predict(
         trained.population,
         trained.meta,
         chunk=experiment.evaluation.chunk,
+        widening=widening,
+        truth=truth_of(experiment.data, eval_set),
     )
 
 

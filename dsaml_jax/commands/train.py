@@ -34,4 +34,4 @@ def train(experiment: Experiment, workdir: Path, profile_steps: int = 0) -> dict
     assert scaling is not None  # `load_corpora` scales every split
     scaling.save(workdir / "embedding_scaling.npz")
     trained = stages.train(experiment, corpora, workdir, profile_steps)
-    return evaluate_methods(experiment, corpora["train"], tests, trained, workdir)
+    return evaluate_methods(experiment, corpora, tests, trained, workdir)

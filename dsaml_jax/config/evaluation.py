@@ -30,6 +30,9 @@ class EvaluationConfig:
     episodes: Positive = 4
     # Songs that each task is tested on, at most.
     query: Positive = 15
+    # Numbers of support songs for which the gain of adapting is measured, over annotators who rated
+    # more songs than the largest; () for none. Personal labels and cross-song only.
+    songs_curve: Annotated[tuple[Positive, ...], Unique()] = ()
     # Tasks computed at once. Memory only.
     chunk: Positive = 4
     # Bootstrap resamples of the confidence intervals.

@@ -32,7 +32,7 @@ MAY_CHANGE = {
     "data": ("root", "prepared", "processes", "beam_options", "on_device"),
     "population": ("checkpoint_every", "skip_at_most"),
     "meta": ("checkpoint_every", "skip_at_most"),
-    "evaluation": ("figures",),
+    "evaluation": ("figures", "songs_curve"),
 }
 """Fields that may change when a run resumes; none affects the weights. The data may move but must
 stay the same: checkpoints hold their fingerprint."""

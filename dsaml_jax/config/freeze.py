@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from dsaml_jax.config.renamed import new_form
 from dsaml_jax.constraints import KINDS, check, check_finite, elements, field_types
-from dsaml_jax.errors import UserError, one_of
+from dsaml_jax.errors import UserError, known_names, one_of
 
 Config = TypeVar("Config")
 
@@ -57,16 +56,14 @@ def replace(config: Config, changes: Any, path: str) -> Config:
 
 
 def _refuse_unknown(cls: type, values: Mapping[str, Any], path: str) -> None:
-    names = _names(cls)
-    for name in _string_names(values, path or "config"):
-        if name not in names:
-            where = f"{path}.{name}" if path else name
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(
-                new_form(where, values[name])
-                or f"{path or 'config'} has no field {name!r}; {hint}it has {', '.join(names)}."
-            )
+    known = _names(cls)
+    names = _string_names(values, path or "config")
+    for name in names:
+        if name not in known:
+            renamed = new_form(f"{path}.{name}" if path else name, values[name])
+            if renamed:
+                raise UserError(renamed)
+    known_names(path or "config", "field", names, known)
 
 
 def _converted(cls: type, values: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dsaml_jax.config.estimators import (
 from dsaml_jax.config.optimizers import OptimizerConfig
 from dsaml_jax.constraints import NonNegative, NonNegativeFloat, OneOf, check_fields
 from dsaml_jax.errors import UserError
-from dsaml_jax.meta import RATES, Estimator, InnerLoop, MetaParams
+from dsaml_jax.meta import DIRECTIONS, RATES, Estimator, InnerLoop, MetaParams
 from dsaml_jax.model import ENCODER
 
 ADAPTED = {
@@ -46,6 +46,12 @@ class InnerConfig:
     rates: Annotated[str, OneOf(RATES)] = "fixed"
     # Outer learning rate of the inner rates; 0 for that of the weights.
     rates_learning_rate: NonNegativeFloat = 0.0
+    # λ of λ/2 |φ - θ|², minimized together with the support loss over the adapted weights φ: a
+    # Gaussian prior with its mean at the start θ. The implicit estimator has a field of its own.
+    proximal: NonNegativeFloat = 0.0
+    # What the inner optimizer gets, one of `meta.DIRECTIONS`. With "newton", one step of SGD with
+    # rate 1 is the exact minimizer if the inner objective is quadratic in the adapted weights.
+    direction: Annotated[str, OneOf(DIRECTIONS)] = "gradient"
 
     def __post_init__(self):
         check_fields(self, "inner")
@@ -71,6 +77,11 @@ class InnerConfig:
                 f"inner rates, but inner.rates is {self.rates!r}: set inner.rates to 'fixed', or "
                 "choose second_order."
             )
+        if isinstance(estimator, ImplicitConfig) and self.proximal:
+            raise UserError(
+                f"inner.proximal is {self.proximal} and inner.estimator.proximal is "
+                f"{estimator.proximal}: 'implicit' has a field of its own; set inner.proximal to 0."
+            )
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -81,8 +92,14 @@ class InnerConfig:
     def loop(self) -> InnerLoop:
         """Returns the inner loop."""
         estimator = self.estimator
-        proximal = estimator.proximal if isinstance(estimator, ImplicitConfig) else 0.0
-        return InnerLoop(self.steps, self.optimizer.build(), self.patterns, self.rates, proximal)
+        return InnerLoop(
+            self.steps,
+            self.optimizer.build(),
+            self.patterns,
+            self.rates,
+            estimator.proximal if isinstance(estimator, ImplicitConfig) else self.proximal,
+            self.direction,
+        )
 
     def build_estimator(self) -> Estimator:
         """Returns the estimator of the meta-gradient."""
@@ -115,8 +132,8 @@ def outer_optimizer(
 
 
 def check_adapted(inner: InnerConfig, params: Any) -> None:
-    """Raises UserError if a pattern of `inner.adapt` matches none of the weights."""
+    """Raises UserError if `inner.adapt` names no weights, or too many for `inner.direction`."""
     try:
-        inner.loop().initial_rates(params)
+        inner.loop().partition(params)
     except UserError as error:
         raise UserError(f"inner.adapt: {error}") from error

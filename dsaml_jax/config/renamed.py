@@ -12,7 +12,6 @@ _RENAMED = {
     "inner.switch": ("inner.estimator.anneal_at", "anneal_at={value}"),
     "inner.anneal_at": ("inner.estimator.anneal_at", "anneal_at={value}"),
     "inner.solver_steps": ("inner.estimator.solver_steps", "solver_steps={value}"),
-    "inner.proximal": ("inner.estimator.proximal", "proximal={value}"),
     "inner.multi_step": ("inner.estimator.multi_step_until", "multi_step_until={value}"),
     "inner.multi_step_until": ("inner.estimator.multi_step_until", "multi_step_until={value}"),
 }

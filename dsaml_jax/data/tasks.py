@@ -106,7 +106,8 @@ def fixed_episodes(
 ) -> Episodes:
     """Draws up to `episodes` tasks with disjoint supports for every annotator.
 
-    Each is tested on up to `query` of the annotator's other songs, drawn without replacement.
+    Annotators without a song left to test on are left out. Each task is tested on up to `query` of
+    the annotator's other songs, drawn without replacement.
 
     Raises:
       UserError: there is only one annotator, so there is no control.
@@ -116,6 +117,8 @@ def fixed_episodes(
     rating_at = _rating_at(tables)
     rows = []
     for annotator, count in enumerate(tables.counts):
+        if count <= support:
+            continue
         rng = np.random.default_rng([seed, annotator])
         ratings = rng.permutation(tables.ratings_of[annotator, :count])
         for start in range(0, min(episodes * support, count - support + 1), support):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +13,7 @@ from dsaml_jax.datasets.folder_builder import FolderBuilder
 from dsaml_jax.datasets.journal import ReadOptions
 from dsaml_jax.datasets.merp.parse import MerpOptions
 from dsaml_jax.datasets.pmemo.parse import PmemoOptions
-from dsaml_jax.errors import UserError
+from dsaml_jax.errors import known_names, one_of
 
 DATA_SETS: Mapping[str, tuple[type[FolderBuilder], type[ReadOptions]]] = MappingProxyType(
     {
@@ -34,13 +33,7 @@ def options_of(name: str, /, **fields: Any) -> ReadOptions:
       UserError: There is no such data set, or it has no such option.
     """
     options_class = _entry(name)[1]
-    known = list(options_class.__dataclass_fields__)
-    for field in fields:
-        if field not in known:
-            raise UserError(
-                f"{name} has no option '{field}'{_near(field, known)}; its options are "
-                f"{', '.join(known)}."
-            )
+    known_names(name, "option", fields, list(options_class.__dataclass_fields__))
     return options_class(**fields)
 
 
@@ -57,14 +50,5 @@ def build(
 
 
 def _entry(name: str) -> tuple[type[FolderBuilder], type[ReadOptions]]:
-    if name not in DATA_SETS:
-        raise UserError(
-            f"there is no data set '{name}'{_near(name, list(DATA_SETS))}; choose one of "
-            f"{', '.join(DATA_SETS)}."
-        )
+    one_of("the data set", name, tuple(DATA_SETS))
     return DATA_SETS[name]
-
-
-def _near(word: str, words: list[str]) -> str:
-    close = difflib.get_close_matches(word, words, n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -74,6 +74,39 @@ def bootstrap_columns(
     return intervals
 
 
+def bootstrap_ratio(
+    numerator: np.ndarray,
+    denominator: np.ndarray,
+    seed: int,
+    resamples: int = 10_000,
+    level: float = 0.95,
+) -> Interval:
+    """Computes the ratio of two means with its percentile interval; each draw takes both means.
+
+    Args:
+      numerator: [A]; annotators without a value (NaN) in either are left out of both.
+      denominator: [A].
+      seed: as for `bootstrap_columns`.
+      resamples: number of draws.
+      level: confidence level, in (0, 1).
+
+    Returns:
+      The ratio and its interval. All are None unless the denominator's mean is above 0; the
+      interval is None if a share of draws that could move its ends has no such mean.
+    """
+    pairs = np.stack([numerator, denominator], axis=1).astype(np.float64)
+    pairs = pairs[~np.isnan(pairs).any(axis=1)]
+    if len(pairs) == 0 or pairs[:, 1].mean() <= 0:
+        return Interval(None, None, None)
+    ratio = float(pairs[:, 0].mean() / pairs[:, 1].mean())
+    above, below = _resampled_means(pairs, seed, resamples).T
+    if len(pairs) == 1 or (below <= 0).mean() >= (1 - level) / 2:
+        return Interval(ratio, None, None)
+    defined = below > 0
+    ends = np.quantile(above[defined] / below[defined], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(ratio, *ends.tolist())
+
+
 def _resampled_means(sample: np.ndarray, seed: int, resamples: int) -> np.ndarray:
     """Computes the means [resamples, M] of draws with replacement from the rows of [A, M]."""
     rng = np.random.default_rng(seed)

@@ -1,7 +1,8 @@
-"""The ceiling set by disagreement: how well the other raters of a song predict one of them.
+"""How well the other raters of a song predict one of them.
 
-A model that knows the song but not the rater cannot be expected to do much better than the mean of
-many other raters: the rest is specific to the rater, or noise.
+The mean of many other raters is what they agree on. It has nearly the least squared error that is
+possible without knowing the rater, but it is no ceiling of CCC: it moves less than any one rating,
+which CCC penalizes, so a curve that is the same for everybody can do better.
 """
 
 from __future__ import annotations

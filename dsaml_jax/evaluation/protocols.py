@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from dsaml_jax.config.experiment import EvaluationConfig
+from dsaml_jax.config.experiment import EvaluationConfig, Experiment
 from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.data.tasks import Episodes, check_support, fixed_episodes, same_song_episodes
 from dsaml_jax.evaluation.sequences import Sequences, episode_sequences, song_sequences
@@ -51,6 +51,7 @@ def make_eval_set(
     seed: int,
     source: str,
     protocol: str = "cross_song",
+    active_only: bool = False,
 ) -> EvalSet:
     """Makes the evaluation set of one split.
 
@@ -65,6 +66,7 @@ def make_eval_set(
       seed: of the choice of support, query and control.
       source: name of the split, for error messages.
       protocol: "cross_song" or "same_song".
+      active_only: whether annotators with too few songs are left out, instead of being an error.
 
     Raises:
       UserError: the split has too few songs or annotators for the protocol.
@@ -76,7 +78,8 @@ def make_eval_set(
         episodes = same_song_episodes(corpus, seed=seed)
         sequences = episode_sequences(corpus, episodes, first=corpus.segments)
     else:
-        check_support(corpus, support=support, source=source)
+        if not active_only:
+            check_support(corpus, support=support, source=source)
         episodes = fixed_episodes(
             corpus,
             support=support,
@@ -87,3 +90,14 @@ def make_eval_set(
         sequences = episode_sequences(corpus, episodes)
     plan = window_plan(corpus, sequences, evaluation.hops)
     return EvalSet(corpus, episodes, sequences, window_inputs(corpus), plan)
+
+
+def validation_set(experiment: Experiment, corpus: Corpus) -> EvalSet:
+    """Makes the evaluation set of the validation split, which is always cross-song."""
+    return make_eval_set(
+        corpus,
+        experiment.evaluation,
+        support=experiment.tasks.support,
+        seed=experiment.seed,
+        source="validation",
+    )

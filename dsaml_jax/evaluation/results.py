@@ -10,6 +10,7 @@ import numpy as np
 
 from dsaml_jax.evaluation import metrics
 from dsaml_jax.evaluation.bootstrap import Interval, bootstrap_columns
+from dsaml_jax.evaluation.headroom import Headroom, headroom
 
 REFERENCE = "adapted"
 """The default method from which the others are subtracted."""
@@ -33,6 +34,7 @@ class Results:
       unit: what means and intervals are taken over: "annotators" for personal labels, "songs" for
         consensus labels.
       reference: the row from which the others are subtracted.
+      headroom: the share of the ideal gain that was reached; None without ideal rows.
     """
 
     rows: dict[str, dict[str, float | None]]
@@ -43,6 +45,7 @@ class Results:
     counts: dict[str, int]
     unit: str
     reference: str
+    headroom: Headroom | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Converts to dicts, numbers and None, ready for `json.dumps(..., allow_nan=False)`."""
@@ -58,6 +61,8 @@ def score_methods(
     resamples: int = 10_000,
     unit: str = "annotators",
     reference: str = REFERENCE,
+    rmse_predictions: Mapping[str, np.ndarray] | None = None,
+    baseline: str = "population",
 ) -> Results:
     """Scores every method on the same sequences and compares `reference` with each of the others.
 
@@ -70,6 +75,9 @@ def score_methods(
       resamples: number of bootstrap draws.
       unit: "annotators" or "songs", what the index counts.
       reference: the method that the others are compared with.
+      rmse_predictions: {method: [N, L, 2]}, the curves whose RMSE counts, for methods that predict
+        another curve for CCC.
+      baseline: the method from which the share of the headroom is measured.
 
     Raises:
       UserError: a prediction or rating is not finite where valid; the message names the method.
@@ -78,6 +86,9 @@ def score_methods(
         method: metrics.sequence_metrics(curves, target, valid, name=method)
         for method, curves in predictions.items()
     }
+    for method, curves in (rmse_predictions or {}).items():
+        scores = metrics.sequence_metrics(curves, target, valid, name=method)
+        per_sequence[method]["rmse"] = scores["rmse"]
     per_annotator = {
         method: metrics.annotator_means(values, annotator_index)
         for method, values in per_sequence.items()
@@ -103,6 +114,12 @@ def score_methods(
         counts={unit: units, "sequences": len(target)},
         unit=unit,
         reference=reference,
+        headroom=headroom(
+            {method: values["ccc"] for method, values in per_annotator.items()},
+            baseline,
+            seed,
+            resamples,
+        ),
     )
 
 

@@ -13,15 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dsaml_jax.errors import UserError, at_least, one_of
 from dsaml_jax.meta import rates as learned
-from dsaml_jax.meta.engines import (
-    ENGINES,
-    Engine,
-    ValueAndGradient,
-    constant_gradient,
-    exact_gradient,
-    scan,
-)
+from dsaml_jax.meta.directions import DIRECTIONS, check_size, value_and_direction
+from dsaml_jax.meta.engines import ENGINES, Engine, scan
 from dsaml_jax.meta.subset import merge, partition
 
 if TYPE_CHECKING:
@@ -45,6 +40,11 @@ class InnerLoop:
       adapt: path patterns of the adapted weights (see `subset.partition`); the rest is frozen.
       rates: which inner rates are learned, one of `rates.RATES`.
       proximal: λ >= 0; the loop minimizes loss(φ) + λ/2 |φ - θ|² over the adapted weights φ.
+      direction: what the optimizer gets, one of `directions.DIRECTIONS`: the gradient g of this
+        objective, or Newton's H⁻¹ g.
+
+    Raises:
+      UserError: a value is out of range.
     """
 
     steps: int
@@ -52,10 +52,27 @@ class InnerLoop:
     adapt: tuple[str, ...] = ("*",)
     rates: str = "fixed"
     proximal: float = 0.0
+    direction: str = "gradient"
+
+    def __post_init__(self):
+        at_least("inner.steps", self.steps, 0)
+        one_of("inner.rates", self.rates, learned.RATES)
+        at_least("inner.proximal", self.proximal, 0)
+        one_of("inner.direction", self.direction, DIRECTIONS)
+
+    def partition(self, params: Params) -> tuple[Params, Params]:
+        """Splits `params` into (adapted, frozen).
+
+        Raises:
+          UserError: a pattern matches no weight, or there are too many adapted ones for `newton`.
+        """
+        adapted, frozen = partition(params, self.adapt)
+        check_size(self.direction, adapted)
+        return adapted, frozen
 
     def initial_rates(self, params: Params) -> learned.Rates:
         """Returns the rates before meta-training: multipliers of 1, or {} if rates are fixed."""
-        return learned.initial_rates(self.rates, partition(params, self.adapt)[0], self.steps)
+        return learned.initial_rates(self.rates, self.partition(params)[0], self.steps)
 
 
 class MetaParams(NamedTuple):
@@ -100,7 +117,8 @@ def adapt(
 
     Autodiff always goes through the update, including the rates m. Derivatives of g_k are exact,
     dg_k/dθ_k = ∇² loss(θ_k), in the last `exact_steps` steps; earlier steps treat g_k as a
-    constant. Thus K gives exact MAML (Finn et al. 2017) and 0 its first-order approximation.
+    constant. Thus K gives exact MAML (Finn et al. 2017) and 0 its first-order approximation. The
+    same holds for Newton's direction in place of g_k.
 
     Args:
       loss: support loss.
@@ -112,25 +130,30 @@ def adapt(
         frozen weights (None in place of adapted ones); `loss` gets the batch that it returns. It
         computes what depends on frozen weights only, such as features of a frozen encoder, once
         instead of in every step, and draws its randomness once per task. It is differentiated.
-      exact_steps: number of exactly differentiated steps; None for K.
+      exact_steps: number of exactly differentiated steps, 0 to K; None for K.
       engine: how exact steps are differentiated.
       after: after(θ_(k+1), k) -> any pytree, called after every step.
 
     Returns:
       The adapted weights, the loss before each step, and the outputs of `after`.
+
+    Raises:
+      UserError: `exact_steps` is not in 0 to K, or the rates are not those of the loop.
     """
+    exact = inner.steps if exact_steps is None else exact_steps
+    if not 0 <= exact <= inner.steps:
+        raise UserError(f"exact_steps is {exact}; expected 0 to inner.steps = {inner.steps}.")
     if not inner.steps:
         return Adapted(meta_params.params, jnp.zeros((0,)), None)
     parts = inner_parts(loss, inner, meta_params, batch, key, precompute)
-    exact = inner.steps if exact_steps is None else exact_steps
     constant = inner.steps - exact
     carry, outputs = parts.start, []
-    for gradient, count, first, segment_engine in (
-        (constant_gradient(parts.loss), constant, 0, ENGINES["reverse"]),
-        (exact_gradient(parts.loss, engine), exact, constant, engine),
+    for differentiated, count, first, segment_engine in (
+        (None, constant, 0, ENGINES["reverse"]),
+        (engine, exact, constant, engine),
     ):
         if count:
-            step = parts.step_with(gradient)
+            step = parts.step_with(differentiated)
 
             def step_and_after(carry, k, step=step):
                 carry, value = step(carry, k)
@@ -156,15 +179,15 @@ class InnerParts(NamedTuple):
       frozen: weights that do not change.
       rest: all other inputs of the loss.
       loss: loss(adapted, rest, key) -> scalar.
-      step_with: step_with(gradient) -> step, where gradient(adapted, rest, key) returns the loss
-        and its gradient with respect to the adapted weights.
+      step_with: step_with(engine) -> step, whose direction is differentiated by this engine, or is
+        a constant for autodiff if the engine is None.
     """
 
     start: Carry
     frozen: Params
     rest: Any
     loss: Callable[[Any, Any, jax.Array], jax.Array]
-    step_with: Callable[[ValueAndGradient], Step]
+    step_with: Callable[[Engine | None], Step]
 
 
 def inner_parts(
@@ -176,7 +199,8 @@ def inner_parts(
     precompute: Precompute | None,
 ) -> InnerParts:
     """Builds the components of the loop that `adapt` scans over, from the arguments of `adapt`."""
-    adapted, frozen = partition(meta_params.params, inner.adapt)
+    adapted, frozen = inner.partition(meta_params.params)
+    learned.check(inner.rates, meta_params.rates, adapted, inner.steps)
     if precompute is not None:
         with jax.named_scope("precompute"):
             batch = precompute(frozen, batch, jax.random.fold_in(key, PRECOMPUTE_STREAM))
@@ -190,12 +214,14 @@ def inner_parts(
             return value
         return value + inner.proximal / 2 * squared_distance(adapted, start)
 
-    def step_with(gradient: ValueAndGradient) -> Step:
+    def step_with(engine: Engine | None) -> Step:
+        direction = value_and_direction(inner.direction, inner_loss, engine)
+
         @jax.named_scope("inner_step")
         def step(carry, k):
             adapted, state = carry
-            value, g = gradient(adapted, rest, jax.random.fold_in(key, k))
-            updates, state = inner.optimizer.update(g, state, adapted)
+            value, d = direction(adapted, rest, jax.random.fold_in(key, k))
+            updates, state = inner.optimizer.update(d, state, adapted)
             updates = learned.scale(inner.rates, meta_params.rates, updates, k)
             return (optax.apply_updates(adapted, updates), state), value
 

@@ -17,10 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 
-SAVED = "inner_gradient"
-"""Name of the inner gradient, which the mixed engine stores because the update needs it again."""
+SAVED = "inner_direction"
+"""Name of the inner step's direction, which the mixed engine stores because the update needs it
+again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Engine:
     """A way to differentiate the inner loop.
 
     Attributes:
-      mixed: differentiate the inner gradient forward over reverse.
+      mixed: differentiate the inner gradient forward over reverse; plain autodiff for a Newton
+        direction.
       rematerialize: compute the inner step again in the backward pass.
       chunk: number of inner steps between stored weights; 0 stores them after every step.
     """
@@ -46,36 +47,11 @@ ENGINES = {
 
 InnerLoss = Callable[[Any, Any, jax.Array], jax.Array]
 """loss(adapted, rest, key) -> scalar."""
-ValueAndGradient = Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
-"""(adapted, rest, key) -> (loss, gradient with respect to the adapted weights)."""
+ValueAndDirection = Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
+"""(adapted, rest, key) -> (loss, its gradient in the adapted weights or another direction)."""
 
 
-def exact_gradient(loss: InnerLoss, engine: Engine) -> ValueAndGradient:
-    """Returns (adapted, rest, key) -> (loss, ∇_adapted loss), differentiable in adapted and rest.
-
-    Only the gradient is differentiable; the loss is for monitoring and has no derivative.
-    """
-    gradient = mixed_gradient(loss) if engine.mixed else jax.value_and_grad(loss)
-
-    def value_and_gradient(adapted, rest, key):
-        value, g = gradient(adapted, rest, key)
-        return jax.lax.stop_gradient(value), checkpoint_name(g, SAVED)
-
-    return value_and_gradient
-
-
-def constant_gradient(loss: InnerLoss) -> ValueAndGradient:
-    """Returns the function of `exact_gradient` with outputs that are constants for autodiff."""
-
-    def value_and_gradient(adapted, rest, key):
-        # Stopping the inputs as well keeps autodiff from storing residuals that nothing uses.
-        adapted, rest = jax.lax.stop_gradient((adapted, rest))
-        return jax.lax.stop_gradient(jax.value_and_grad(loss)(adapted, rest, key))
-
-    return value_and_gradient
-
-
-def mixed_gradient(loss: InnerLoss) -> ValueAndGradient:
+def mixed_gradient(loss: InnerLoss) -> ValueAndDirection:
     """Returns `jax.value_and_grad(loss)` with a derivative that is forward over reverse.
 
     With g = ∇_p L(p, r), the cotangent v of g gives (∂²L/∂p² v, ∂²L/∂r∂p v). Since the Hessian is

@@ -12,6 +12,11 @@ import numpy as np
 from dsaml_jax.meta.problem import TaskResult
 from dsaml_jax.meta.subset import paths
 
+LOWER_RATE = (
+    "lower inner.optimizer.options.learning_rate, or raise inner.proximal if inner.direction is "
+    "'newton'"
+)
+
 
 class Finite(NamedTuple):
     """Flags that are True where a value of B tasks is finite.
@@ -72,10 +77,10 @@ def nonfinite_message(
     bad_steps = np.flatnonzero(~np.asarray(finite.losses)[task])
     if len(bad_steps):
         cause = f"its support loss is not finite from inner step {bad_steps[0]} on"
-        remedy = "lower inner.optimizer.options.learning_rate"
+        remedy = LOWER_RATE
     elif not np.asarray(finite.query_loss)[task]:
         cause = "its support losses are finite, but its query loss after adaptation is not"
-        remedy = "lower inner.optimizer.options.learning_rate"
+        remedy = LOWER_RATE
     else:
         cause = "its losses are finite, so only a derivative is not"
         remedy = "use safe_adam as the inner Adam, or try the first_order estimator"

@@ -44,7 +44,7 @@ def extract(job: Job) -> Extracted:
     """Computes and stores a job's missing entries; returns faults of the audio.
 
     The sound is decoded and its images are stored part by part, so memory does not grow with the
-    length of the song, except with ImageBind's clips and with MIDI.
+    length of the song, except for ImageBind's clips and for MIDI.
 
     Raises:
       CannotWrite: The store cannot be written.

@@ -128,10 +128,15 @@ def advice(compared: Comparison) -> list[str]:
         if known:
             fast = min(known, key=lambda name: by_variant[name].seconds)
             small = min(known, key=lambda name: by_variant[name].temp_bytes)
+            costs = (
+                f"{fast} is the fastest and needs the least memory at {steps} inner steps"
+                if fast == small
+                else f"{fast} is the fastest at {steps} inner steps, and {small} needs the least "
+                "memory"
+            )
             sentences.append(
-                "Among the highest and those not distinguishable from it, where meta-training "
-                f"helped, {fast} is the fastest at {steps} inner steps and {small} needs the least "
-                "memory."
+                "Among the variants with the highest CCC or one not distinguishable from it, and "
+                f"that meta-training improved, {costs}."
             )
     return sentences
 

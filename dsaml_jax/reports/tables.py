@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dsaml_jax.datasets.schema import DIMENSIONS
 from dsaml_jax.evaluation import metrics
 from dsaml_jax.evaluation.bootstrap import Interval
+from dsaml_jax.evaluation.headroom import Headroom
 from dsaml_jax.evaluation.results import Results
 
 MIB = 2**20
@@ -29,8 +30,8 @@ def results_table(results: Results, order: Sequence[str] = ()) -> str:
         lines[0] += [f"{reference} − row, CCC", f"{reference} − row, RMSE"]
         for line in lines[1:]:
             difference = results.differences.get(line[0])
-            line += [_interval(difference[n]) if difference else "-" for n in ("ccc", "rmse")]
-    return "\n".join([*_aligned(lines, len(metrics.METRICS)), "", *_legend(results, rows)])
+            line += [interval_text(difference[n]) if difference else "-" for n in ("ccc", "rmse")]
+    return "\n".join([*aligned(lines, len(metrics.METRICS)), "", *_legend(results, rows)])
 
 
 def intervals_table(results: Results, order: Sequence[str] = ()) -> str:
@@ -44,8 +45,8 @@ def intervals_table(results: Results, order: Sequence[str] = ()) -> str:
     names = [f"{metric}_{name}" for metric, name in pairs]
     lines = [["row", *(f"{metric.upper()}, {name}" for metric, name in pairs)]]
     for row in _ordered(results, order):
-        lines.append([row, *(_interval(results.intervals[row][n], "", False) for n in names)])
-    return "\n".join(_aligned(lines))
+        lines.append([row, *(interval_text(results.intervals[row][n], "", False) for n in names)])
+    return "\n".join(aligned(lines))
 
 
 def _ordered(results: Results, order: Sequence[str]) -> list[str]:
@@ -64,6 +65,13 @@ def _legend(results: Results, rows: Sequence[str]) -> list[str]:
             f"Differences: 95 % bootstrap intervals over {results.unit}, * where they exclude 0; "
             f"{results.reference} is better where CCC is above 0 and RMSE below 0."
         )
+    if any(row.startswith("ideal_") for row in rows):
+        legend.append(
+            "Ideal rows know the simulator and the true cues, but no more ratings than the other "
+            "rows: CCC and PCC of the curve with the best expected CCC, RMSE of the mean curve."
+        )
+    if results.headroom is not None:
+        legend.append(_headroom(results.headroom))
     rows_left_out: dict[str, list[str]] = {}
     for row in rows:
         parts = [
@@ -80,11 +88,32 @@ def _legend(results: Results, rows: Sequence[str]) -> list[str]:
     return legend
 
 
+def _headroom(headroom: Headroom) -> str:
+    share = headroom.share
+    percent = "an unknown share"
+    if share.mean is not None:
+        ends = "-" if share.low is None else f"{share.low:z.1%}, {share.high:z.1%}"
+        percent = f"{share.mean:z.1%} [{ends}]"
+    return (
+        "Captured headroom in CCC, (adapted − baseline) / (ideal_adapted − ideal_population): "
+        f"{percent}, which is {interval_text(headroom.gained)} of "
+        f"{interval_text(headroom.available)}. The baseline is {headroom.baseline}, the strongest "
+        "population row on validation."
+    )
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:z.3f}"
 
 
-def _interval(interval: Interval, sign: str = "+", star: bool = True) -> str:
+def interval_text(interval: Interval, sign: str = "+", star: bool = True) -> str:
+    """Formats a mean with its interval.
+
+    Args:
+      interval: the interval.
+      sign: "+" to write the sign of positive numbers, too; "" not to.
+      star: whether to mark intervals that exclude 0.
+    """
     if interval.mean is None:
         return "-"
     form = f"{sign}z.3f"
@@ -93,7 +122,7 @@ def _interval(interval: Interval, sign: str = "+", star: bool = True) -> str:
     return f"{interval.mean:{form}} [{ends}]{mark}"
 
 
-def _aligned(lines: Sequence[Sequence[str]], numbers: int = 0) -> list[str]:
+def aligned(lines: Sequence[Sequence[str]], numbers: int = 0) -> list[str]:
     """Formats a Markdown table whose columns also line up as plain text.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import fcntl
@@ -122,20 +123,29 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON file that holds an object.
+    """Reads a JSON file that holds an object, with or without a byte order mark.
 
     Raises:
-      ValueError: It holds something else; the message says what.
+      ValueError: It holds something else, or an object that repeats a name, of which Python would
+        keep the last value; the message says what.
       OSError: It cannot be read.
     """
     if path.exists() and not path.is_file():
         raise ValueError("it is not a file")
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_pairs_hook=_unique_names)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(content, dict):
         raise ValueError(f"it holds {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        (name, _), *_ = collections.Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"an object has {name[:40]!a} twice")  # may hold lone surrogates
     return content
 
 

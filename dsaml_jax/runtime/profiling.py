@@ -31,7 +31,7 @@ class Profiler:
 
     def __init__(self, folder: Path | None = None, steps: int = 0):
         self._folder = folder
-        self._steps_left = 0 if folder is None else steps
+        self._wanted = self._steps_left = 0 if folder is None else steps
         self._compiled = False
         self._tracing = False
 
@@ -46,6 +46,12 @@ class Profiler:
     ) -> None:
         if self._tracing:
             self._stop()
+        elif self._steps_left and self._steps_left == self._wanted and kind is None:
+            LOG.warning(
+                "nothing was left to profile in %s: the first call only compiles, and no second "
+                "one followed; start a run in a new --workdir, with enough meta-steps",
+                self._folder,
+            )
 
     def __call__(self, step: int, steps: int, function: Callable[[], Result]) -> Result:
         """Returns `function()`, which takes `steps` meta-steps after `step` others."""

@@ -28,7 +28,7 @@ from dsaml_jax.data.tasks import check_tasks
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.metrics import annotator_means, average, sequence_metrics
 from dsaml_jax.evaluation.predictor import make_predictor, predict_windows
-from dsaml_jax.evaluation.protocols import make_eval_set
+from dsaml_jax.evaluation.protocols import validation_set
 from dsaml_jax.meta.finite import Finite, nonfinite_message
 from dsaml_jax.model import MODULES, DSAMLConfig, initialize
 from dsaml_jax.model.weights import Weights
@@ -185,13 +185,7 @@ def validation(
 
     "selection", by which the best state is chosen, is the CCC after adapting.
     """
-    eval_set = make_eval_set(
-        corpus,
-        experiment.evaluation,
-        support=experiment.tasks.support,
-        seed=experiment.seed,
-        source="validation",
-    )
+    eval_set = validation_set(experiment, corpus)
     sequences = eval_set.sequences
     predict = make_predictor(experiment.model, inner, experiment.evaluation.chunk)
 

@@ -76,9 +76,34 @@ def test_advice_follows_from_the_numbers():
     assert "Highest adapted CCC: exact (0.300)" in text
     assert "Not distinguishable from it with these annotators: first." in text
     assert "interval above 0: exact." in text
-    assert "first is the fastest at 4 inner steps and first needs the least memory" in text
+    assert "improved, first is the fastest and needs the least memory at 4 inner steps." in text
     assert "say nothing about meta-gradients" not in text
     results["first"] = {0: results["first"][0]._replace(chosen=0)}
     text = " ".join(advice(Comparison(results, cost)))
     assert "rows say nothing about meta-gradients: first." in text
-    assert "exact is the fastest at 4 inner steps and exact needs the least memory" in text
+    assert "improved, exact is the fastest and needs the least memory at 4 inner steps." in text
+    results["first"] = run_result(0.29, 0.005)
+    cost[4]["first"] = Cost(500, 1.0)
+    text = " ".join(advice(Comparison(results, cost)))
+    assert "first is the fastest at 4 inner steps, and exact needs the least memory." in text
+
+
+@pytest.mark.parametrize("place", ["population", "population/0"])
+def test_a_file_in_place_of_the_population_models_is_reported_before_training(tmp_path, place):
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).touch()
+    chosen = experiment(tmp_path / "data", {"mine": {"steps": 2}})
+    with pytest.raises(UserError, match=rf"{place} is not a folder.*; delete it, and run"):
+        compare(chosen, tmp_path)
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
+
+
+def test_a_population_model_that_cannot_be_read_is_reported_before_training(tmp_path):
+    shared = tmp_path / "population" / "0"
+    shared.mkdir(parents=True)
+    (shared / "4").symlink_to("nowhere")
+    chosen = experiment(tmp_path / "data", {"mine": {"steps": 2}})
+    sentence = rf"{shared} cannot be copied to .*No such file.*; fix .*, or delete {shared} to"
+    with pytest.raises(UserError, match=sentence):
+        compare(chosen, tmp_path)
+    assert not (tmp_path / "data").exists()

@@ -384,9 +384,13 @@ def test_workdirs_below_a_file_or_with_a_damaged_config_are_rejected(tmp_path):
     with pytest.raises(UserError, match=r"cannot be written \(Not a directory\)"):
         open_workdir(tmp_path / "file" / "run", experiment(), fresh=True)
     workdir = open_workdir(tmp_path / "run", experiment(), fresh=True)
-    (workdir / "config.json").write_text('{"seed"')
-    with pytest.raises(UserError, match=r"config\.json is damaged"):
-        open_workdir(workdir, experiment(), fresh=True)
+    for content, reason in (
+        ('{"seed"', ""),
+        ('{"seed": 0, "seed": 1}', "an object has 'seed' twice"),
+    ):
+        (workdir / "config.json").write_text(content)
+        with pytest.raises(UserError, match=rf"config\.json is damaged \(.*{reason}"):
+            open_workdir(workdir, experiment(), fresh=True)
 
 
 def test_a_run_resumes_if_only_fields_without_effect_on_the_weights_changed(tmp_path):

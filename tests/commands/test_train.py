@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from configs.base import engine, estimator
-from dsaml_jax.commands.evaluate import evaluate
+from dsaml_jax.commands.evaluate import eval_sets, evaluate
 from dsaml_jax.commands.study import study_checkpoint
 from dsaml_jax.commands.train import train
 from dsaml_jax.commands.workdir import open_workdir
@@ -86,6 +87,7 @@ def test_results_have_every_row_and_are_finite(finished):
             assert interval["mean"] == pytest.approx(expected, abs=1e-9)
             assert interval["low"] <= interval["mean"] <= interval["high"]
     assert results["rows"]["constant"]["ccc"] == pytest.approx(0, abs=1e-6)
+    assert results["headroom"]["baseline"] in results["widening"]["validation_ccc"]
     assert results["control"]["episodes"] >= 3
 
 
@@ -107,12 +109,72 @@ def test_the_workdir_documents_the_run(finished):
     assert results_table(results, METHOD_ORDER) in (workdir / "results.md").read_text()
 
 
-def test_evaluating_again_gives_the_same_results(finished, prepared):
-    workdir, results = finished
-    before = (workdir / "results.json").read_text()
-    again = evaluate(experiment(prepared), workdir)["cross_song"]
-    assert again.to_json() == results.to_json()
-    assert (workdir / "results.json").read_text() == before
+STOP_WHILE_EVALUATING = """
+import os, signal
+from dsaml_jax import cli
+from dsaml_jax.commands import evaluate
+predict = evaluate.personal_methods
+def stopped(*arguments, **options):
+    print("evaluating")
+    os.kill(os.getpid(), signal.SIGTERM)
+    predict(*arguments, **options)
+    print("evaluated")
+evaluate.personal_methods = stopped
+cli.main()
+"""
+
+
+def test_a_run_stopped_while_it_evaluates_gives_the_same_results_when_restarted(
+    finished, prepared, tmp_path, caplog
+):
+    whole, _ = finished
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    (workdir / "results.json").unlink()
+    flags = "--config=tests/tiny.py", f"--config.data.prepared={prepared}", f"--workdir={workdir}"
+    ran = subprocess.run(
+        [sys.executable, "-c", STOP_WHILE_EVALUATING, *flags, f"--compile_cache={tmp_path}/cache"],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stdout) == (75, "evaluating\n"), ran.stderr
+    assert "stopped by SIGTERM; finished work is kept: run the same command" in ran.stderr
+    assert "Traceback" not in ran.stderr and not (workdir / "results.json").exists()
+    with caplog.at_level("INFO", "dsaml_jax"):
+        train(experiment(prepared), workdir, profile_steps=1)
+    assert (workdir / "results.json").read_text() == (whole / "results.json").read_text()
+    # Both stages are finished: no step was taken, so there was none to profile.
+    for stage in ("population", "meta"):
+        assert f"{stage}: resuming at step 4 of 4" in caplog.text
+        assert f"nothing was left to profile in {workdir / 'profile' / stage}" in caplog.text
+
+
+def test_the_gain_by_number_of_songs_can_be_added_after_training(finished, prepared, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    evaluate(experiment(prepared, **{"evaluation.songs_curve": (2, 1)}), workdir)
+    content = json.loads((workdir / "results.json").read_text())
+    curve = content["songs_curve"]
+    # Three annotators rated three songs or more: one query song each beyond the two of the support.
+    assert curve["songs"] == [1, 2] and curve["annotators"] == 3 <= curve["sequences"]
+    for name in ("adapted", "ideal", "share"):
+        assert len(curve[name]) == 2
+    gains = zip(curve["adapted"], curve["ideal"], curve["share"], strict=True)
+    for adapted, ideal, share in gains:
+        if share["mean"] is not None:
+            assert share["mean"] == pytest.approx(adapted["mean"] / ideal["mean"])
+    assert curve["adapted"][0]["mean"] != curve["adapted"][1]["mean"]
+    assert (workdir / "figures" / "songs_curve.png").read_bytes().startswith(b"\x89PNG")
+    text = (workdir / "results.md").read_text()
+    assert "| songs |" in text and "ideal_adapted − ideal_population, CCC" in text
+    assert content["rows"] == json.loads((finished[0] / "results.json").read_text())["rows"]
+
+
+def test_more_songs_than_anyone_rated_are_refused_before_training(prepared):
+    chosen = experiment(prepared, **{"evaluation.songs_curve": (1, 4)})
+    with pytest.raises(UserError, match=r"songs_curve has 4, but 0 annotators rated more songs"):
+        eval_sets(chosen, load_corpora(chosen)["test"])
 
 
 def test_meta_gradients_are_diagnosed_during_training(finished):

@@ -70,6 +70,12 @@ def test_every_estimator_is_built_from_its_fields(config, built):
     assert config.name in ESTIMATORS
 
 
+def test_proximal_and_direction_reach_the_inner_loop():
+    assert freeze().inner.loop().proximal == 0.0 and freeze().inner.loop().direction == "gradient"
+    loop = freeze(inner__proximal=0.5, inner__direction="newton").inner.loop()
+    assert (loop.proximal, loop.direction) == (0.5, "newton")
+
+
 MISTAKES = [
     ({"seed": -1}, "seed is -1; expected at least 0"),
     ({"seed": 1.5}, "seed is 1.5; expected an integer"),
@@ -109,6 +115,15 @@ MISTAKES = [
     (
         {"meta__optimizer": optimizer("adam", learning_rate=-1e-3).to_dict()},
         "optimizer.options.learning_rate is -0.001; expected at least 0",
+    ),
+    ({"inner__proximal": -1.0}, "inner.proximal is -1.0; expected at least 0"),
+    ({"inner__direction": "newtom"}, "inner.direction is 'newtom'; did you mean 'newton'"),
+    (
+        {
+            "inner__proximal": 1.0,
+            "inner__estimator": estimator("implicit", proximal=0.5).to_dict(),
+        },
+        "inner.proximal is 1.0 and inner.estimator.proximal is 0.5: 'implicit' has a field",
     ),
     ({"inner__rates_learning_rate": math.inf}, "inner.rates_learning_rate is inf"),
     ({"evaluation__hops": ("a", "b")}, "evaluation.hops[0] is 'a'; expected an integer"),
@@ -173,7 +188,6 @@ def test_mistakes_are_reported_in_one_sentence(changes, sentence):
         ("switch", 0.5, "estimator(NAME, anneal_at=0.5)"),
         ("anneal_at", 0.5, "--config.inner.estimator.anneal_at=0.5"),
         ("solver_steps", 5, "estimator(NAME, solver_steps=5)"),
-        ("proximal", 1.0, "estimator(NAME, proximal=1.0)"),
         ("multi_step", 0.5, "estimator(NAME, multi_step_until=0.5)"),
         ("multi_step_until", 0.5, "--config.inner.estimator.multi_step_until=0.5"),
         ("estimator", "truncated", "--config.inner.estimator.name=truncated"),

@@ -119,7 +119,7 @@ def test_preparing_into_the_data_sets_folder_is_rejected(tmp_path):
 def test_unknown_names_and_options_are_rejected():
     with pytest.raises(UserError, match="did you mean 'deam'"):
         catalog.build("daem", ".", ".")
-    with pytest.raises(UserError, match=r"no option 'strickt' \(did you mean 'strict'\?\)"):
+    with pytest.raises(UserError, match=r"no option 'strickt'; did you mean 'strict'\?"):
         catalog.options_of("deam", strickt=True)
     assert catalog.options_of("deam", strict=True) == ReadOptions(strict=True)
     with pytest.raises(UserError, match=r"does not exist; data\.root must be"):

@@ -103,3 +103,34 @@ def test_wider_levels_give_wider_intervals():
     assert wide.low < narrow.low < narrow.high < wide.high
     with pytest.raises(ValueError, match="level is 95"):
         interval(values, seed=0, level=95)
+
+
+def test_a_ratio_of_means_scales_and_has_about_its_nominal_coverage():
+    rng = np.random.default_rng(0)
+    covered = []
+    for seed in range(300):
+        below = rng.normal(1.0, 0.5, 40)
+        above = 0.3 * below + rng.normal(0, 0.2, 40)
+        result = bootstrap.bootstrap_ratio(above, below, seed, resamples=500)
+        covered.append(result.low <= 0.3 <= result.high)
+    assert 0.90 < np.mean(covered) < 0.98
+    assert result.mean == pytest.approx(above.mean() / below.mean())
+    doubled = bootstrap.bootstrap_ratio(2 * above, below, seed, resamples=500)
+    assert doubled == Interval(2 * result.mean, 2 * result.low, 2 * result.high)
+
+
+def test_a_ratio_pairs_its_draws_and_leaves_out_annotators_without_a_value():
+    below = np.random.default_rng(0).uniform(0.1, 1, 30)
+    ratio = bootstrap.bootstrap_ratio(0.25 * below, below, seed=0)
+    assert (ratio.mean, ratio.low, ratio.high) == pytest.approx((0.25, 0.25, 0.25))
+    above, more = np.append(0.25 * below, [5.0, np.nan]), np.append(below, [np.nan, 5.0])
+    assert bootstrap.bootstrap_ratio(above, more, seed=0) == ratio
+
+
+def test_a_ratio_to_nothing_is_unknown():
+    ones, spread = np.ones(9), np.linspace(-1, 1.2, 9)
+    assert bootstrap.bootstrap_ratio(ones, -ones, seed=0) == Interval(None, None, None)
+    assert bootstrap.bootstrap_ratio(ones, spread, seed=0).low is None
+    assert bootstrap.bootstrap_ratio(ones[:1], ones[:1], seed=0) == Interval(1.0, None, None)
+    empty = np.full(3, np.nan)
+    assert bootstrap.bootstrap_ratio(empty, empty, seed=0) == Interval(None, None, None)

@@ -154,3 +154,40 @@ def test_a_diverged_row_is_rejected_by_name():
     given["predictions"]["adapted"][5, 0] = np.nan
     with pytest.raises(UserError, match=r"The adapted predictions of 1 of 36 sequences"):
         score_methods(**given, seed=0)
+
+
+def test_the_captured_headroom_is_a_ratio_of_gains():
+    given = experiment()
+    rng = np.random.default_rng(1)
+    noise = {"population_widened": 0.25, "ideal_population": 0.2, "ideal_adapted": 0.05}
+    for row, size in noise.items():
+        given["predictions"][row] = given["target"] + rng.normal(0, size, given["target"].shape)
+    scored = score_methods(**given, seed=0, resamples=500, baseline="population_widened")
+    rows, found = scored.rows, scored.headroom
+    gained = rows["adapted"]["ccc"] - rows["population_widened"]["ccc"]
+    available = rows["ideal_adapted"]["ccc"] - rows["ideal_population"]["ccc"]
+    assert found.gained.mean == pytest.approx(gained)
+    assert found.available.mean == pytest.approx(available)
+    assert found.share.mean == pytest.approx(gained / available)
+    assert found.share.low < found.share.mean < found.share.high
+    assert json.loads(json.dumps(scored.to_json()))["headroom"]["baseline"] == "population_widened"
+    text = results_table(scored)
+    assert f"{found.share.mean:.1%} [{found.share.low:.1%}, {found.share.high:.1%}]" in text
+    assert "baseline is population_widened" in text and "Ideal rows know the simulator" in text
+
+
+def test_without_ideal_rows_there_is_no_headroom(results):
+    assert results.headroom is None and "headroom" not in results_table(results)
+
+
+def test_rmse_may_be_that_of_another_curve():
+    given = experiment()
+    other = {"extra": given["target"] + 0.5}
+    scored = score_methods(**given, seed=0, resamples=100, rmse_predictions=other)
+    plain = score_methods(**given, seed=0, resamples=100)
+    assert scored.rows["extra"]["rmse"] == pytest.approx(0.5)
+    assert scored.differences["extra"]["rmse"].mean == pytest.approx(
+        plain.rows["adapted"]["rmse"] - 0.5
+    )
+    assert scored.rows["extra"]["ccc"] == plain.rows["extra"]["ccc"]
+    assert scored.rows["adapted"] == plain.rows["adapted"]

@@ -9,9 +9,10 @@ import pytest
 from dsaml_jax.meta import InnerLoop, MetaParams, Unrolled, safe_adam
 from dsaml_jax.meta.diagnostics import similarity
 from dsaml_jax.meta.diagnostics.cost import measure
-from dsaml_jax.meta.diagnostics.hessian import hessian_product, lanczos
+from dsaml_jax.meta.diagnostics.hessian import lanczos
 from dsaml_jax.meta.diagnostics.noise import gradient_noise
 from dsaml_jax.meta.diagnostics.path import inner_path
+from dsaml_jax.meta.directions import hessian_product
 from tests.quadratics import PROBLEM, RATE, Quadratic
 
 KEY, STEPS = jax.random.key(0), 4

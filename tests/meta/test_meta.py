@@ -55,47 +55,6 @@ def test_maml_on_quadratics_has_its_closed_form(seed, steps):
     assert np.linalg.norm(exact.params - first) > 1e-3 * np.linalg.norm(first)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 8])
-def test_learned_inner_rate_has_its_closed_form(steps):
-    task = Quadratic.random(0)
-
-    def end(rate):
-        inner = InnerLoop(steps, optax.sgd(rate))
-        return adapt(loss, inner, MetaParams(task.start, {}), task.task.support, KEY).params
-
-    expected = -steps * task.A @ task.shrink(steps - 1) @ (task.start - task.a)
-    close(jax.jacobian(end)(RATE), expected)
-    per_tensor = estimate(EXACT, task, steps, rates="per_tensor")[1].rates
-    close(per_tensor, RATE * expected @ task.query_gradient(steps))
-
-
-def test_rates_per_weight_are_meta_sgd():
-    """θ' = θ - α m ∘ g, so that the gradient in m is -α g ∘ ∇L_query(θ')."""
-    task = Quadratic.random(1)
-    _, gradient = estimate(EXACT, task, 1, rates="per_weight")
-    g = task.A @ (task.start - task.a)
-    close(gradient.rates, -RATE * g * task.query_gradient(1))
-    inner = InnerLoop(1, optax.sgd(RATE), rates="per_weight")
-    rates = np.array([1.0, 0.0, -2.0, 0.5, 3.0])
-    moved = adapt(loss, inner, MetaParams(task.start, rates), task.task.support, KEY).params
-    close(moved, task.start - RATE * rates * g)
-
-
-def test_rates_per_tensor_and_step_have_their_closed_form():
-    """dL/dm_k = -α g_k · (M^(K-1-k))ᵀ B (θ_K - b); first order omits the power of M."""
-    task, steps = Quadratic.random(2), 3
-    for estimator, exact in ((EXACT, 1), (FIRST, 0)):
-        _, gradient = estimate(estimator, task, steps, rates="per_tensor_and_step")
-        expected = [
-            -RATE
-            * (task.A @ (task.after(k) - task.a))
-            @ task.shrink(exact * (steps - 1 - k)).T
-            @ task.query_gradient(steps)
-            for k in range(steps)
-        ]
-        close(gradient.rates, expected)
-
-
 def test_multi_step_loss_has_its_closed_form_and_schedule():
     task, steps = Quadratic.random(3), 4
     for progress, horizon in ((0.0, 1.0), (0.25, 0.5), (0.9, 0.5)):
@@ -109,6 +68,12 @@ def test_multi_step_loss_has_its_closed_form_and_schedule():
     close(multi_step_weights(0.0, steps, 1.0), np.full(steps, 1 / steps))
     close(multi_step_weights(0.25, steps, 0.5), [0.125, 0.125, 0.125, 0.625])
     close(multi_step_weights(0.9, steps, 0.5), [0, 0, 0, 1])
+
+
+@pytest.mark.parametrize(("steps", "exact_steps"), [(3, 4), (3, -1), (0, 1)])
+def test_exact_steps_that_the_loop_does_not_have_are_refused(steps, exact_steps):
+    with pytest.raises(UserError, match=f"exact_steps is {exact_steps}; expected 0 to .* {steps}"):
+        estimate(Unrolled(exact_steps), Quadratic.random(0), steps)
 
 
 def test_zero_steps_leave_the_weights_unchanged():

@@ -88,8 +88,8 @@ def difference(x, y) -> float:
     [
         ("clip", "remat", 0, "clip"),
         ("clip", "mixed", 2, "clip"),  # the second chunk is incomplete
-        ("batch", "mixed", 3, "batch"),
-        # Training only tracks running statistics, so the values are those of "batch".
+        # Training computes with batch statistics and only tracks running ones, so the values are
+        # those of "batch".
         ("running", "mixed", 3, "batch"),
     ],
 )

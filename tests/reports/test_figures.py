@@ -1,15 +1,19 @@
 """Figures: PNGs of README size, drawn from complete and incomplete data."""
 
+import dataclasses
 import warnings
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from dsaml_jax.evaluation.bootstrap import Interval
+from dsaml_jax.evaluation.songs_curve import SongsCurve
 from dsaml_jax.reports import style
 from dsaml_jax.reports.data_set import data_figure
 from dsaml_jax.reports.learning import inner_loop_figure, learning_curves, smooth
 from dsaml_jax.reports.listeners import ListenerCurves, listener_figure
+from dsaml_jax.reports.songs_curve import songs_curve_figure, songs_curve_table
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +133,19 @@ def test_the_data_figure_draws_only_existing_ratings(tmp_path):
     pixels = check(path)
     assert shows(pixels, style.ORANGE)
     assert not shows(pixels, style.BLUE) and not shows(pixels, style.GREEN)
+
+
+def test_the_gain_by_number_of_songs_is_drawn_with_and_without_the_ideal(tmp_path):
+    gains = tuple(Interval(m, m - 0.01, m + 0.01) for m in (0.05, 0.08, 0.11))
+    curve = SongsCurve((1, 2, 10), gains, gains, gains, "population_widened", 95, 700)
+    path = tmp_path / "songs.png"
+    songs_curve_figure(path, curve)
+    assert shows(check(path), style.ORANGE) and shows(check(path), style.BLUE)
+    lines = songs_curve_table(curve).splitlines()
+    assert lines[0].split(" | ")[1].strip() == "adapted − population_widened, CCC"
+    assert lines[4].startswith("| 10    | +0.110 [+0.100, +0.120] *")
+    unknown = Interval(0.05, None, None)
+    real = dataclasses.replace(curve, adapted=(unknown, *gains[1:]), ideal=(), share=())
+    songs_curve_figure(path, real)
+    assert shows(check(path), style.ORANGE) and not shows(check(path), style.BLUE)
+    assert "ideal" not in songs_curve_table(real)

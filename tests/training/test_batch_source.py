@@ -8,13 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from dsaml_jax.commands.train import train
+from configs.base import estimator
 from dsaml_jax.commands.workdir import open_workdir
 from dsaml_jax.config.experiment import TaskConfig, experiment_from_config
 from dsaml_jax.data.loading import load_corpora
 from dsaml_jax.errors import UserError
 from dsaml_jax.training.batch_source import Stream, open_batch_source
 from dsaml_jax.training.devices import task_mesh
+from dsaml_jax.training.stages import train
 from dsaml_jax.training.step import draw_meta_batch
 from tests import tiny
 from tests.device_runs import SONGS, random_tables
@@ -62,11 +63,12 @@ def test_songs_on_the_device_are_placed_once():
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
-    """Returns {variant: (results, metrics.jsonl)} of the tiny experiment."""
+    """Returns {variant: (trained weights, metrics.jsonl)} of the tiny experiment."""
     folder = tmp_path_factory.mktemp("feed")
     config = tiny.get_config()
     config.data.prepared = str(folder / "prepared")
-    config.diagnostics.every = 4
+    config.diagnostics.every = 0
+    config.inner.estimator = estimator("first_order")
     config.inner.adapt = "predictor/output/*"
     logs = {}
     for variant, changes in {
@@ -75,7 +77,6 @@ def logged(tmp_path_factory):
         "streamed, two steps per call": {
             "data.on_device": False,
             "tasks.steps_per_call": 2,
-            "diagnostics.every": 0,
         },
     }.items():
         with config.unlocked():
@@ -83,16 +84,17 @@ def logged(tmp_path_factory):
             changed.update_from_flattened_dict(changes)
         experiment = experiment_from_config(changed.to_dict())
         workdir = open_workdir(folder / variant, experiment, fresh=True)
-        results = train(experiment, workdir)
-        logs[variant] = results, (workdir / "metrics.jsonl").read_text()
+        trained = train(experiment, load_corpora(experiment), workdir)
+        logs[variant] = trained, (workdir / "metrics.jsonl").read_text()
     return logs
 
 
 def test_streaming_gives_identical_results(logged):
-    (results, log), (streamed, streamed_log) = logged["on the device"], logged["streamed"]
+    (trained, log), (streamed, streamed_log) = logged["on the device"], logged["streamed"]
     assert streamed_log == log
-    for name, result in results.items():
-        assert dataclasses.asdict(streamed[name]) == dataclasses.asdict(result)
+    assert streamed.validation == trained.validation
+    for ours, theirs in ((streamed.population, trained.population), (streamed.meta, trained.meta)):
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def test_two_meta_steps_per_call_give_the_same_metrics(logged):

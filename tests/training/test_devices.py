@@ -20,6 +20,7 @@ from tests import device_runs, tiny
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = {"float64": 1e-11, "float32": 1e-5}
+COMBINATIONS = ("--all",) if os.environ.get("DSAML_ALL_DEVICE_RUNS") else ()
 
 
 def started(devices: int, *arguments: str) -> subprocess.Popen:
@@ -53,11 +54,12 @@ def same(run: dict, one: dict, rtol: float) -> None:
 
 
 def test_training_does_not_depend_on_the_number_of_devices_and_processes(tmp_path):
-    """Checks devices, restarts, streaming and processes in one test, since setup takes a minute.
+    """Checks devices, restarts, streaming and processes in one test, which share their programs.
 
-    Runs in subprocesses because the number of devices is fixed when JAX starts.
+    Runs in subprocesses because the number of devices is fixed when JAX starts. With
+    DSAML_ALL_DEVICE_RUNS set, it also checks first order, float32, and two devices.
     """
-    alone = written_by(tmp_path, {"alone": (8, ())})["alone"]
+    alone = written_by(tmp_path, {"alone": (8, COMBINATIONS)})["alone"]
     restarted, streamed = alone.pop("restarted"), alone.pop("streamed")
     for name, run in alone.items():
         dtype, order, devices = name.split()
@@ -68,7 +70,7 @@ def test_training_does_not_depend_on_the_number_of_devices_and_processes(tmp_pat
         assert run["collectives"] == ([] if devices == "1" else [["all-reduce", 1]]), name
     one = alone["float64 second_order 1"]
     assert len(set(one["losses"])) == device_runs.STEPS
-    # Started on four devices and resumed from a checkpoint on two.
+    # Started on four devices and resumed from a checkpoint on eight.
     same(restarted, one, 1e-11)
     # In one call, with songs in host memory; still one all-reduce per meta-step.
     same(streamed, alone["float64 second_order 4"], 1e-12)

@@ -15,7 +15,7 @@ from dsaml_jax.datasets import prepared_folder, schema
 from dsaml_jax.datasets.synthetic.listeners import ListenerSpread
 from dsaml_jax.datasets.synthetic.settings import SPLITS, SyntheticSettings
 from dsaml_jax.datasets.synthetic.simulation import songs
-from dsaml_jax.errors import UserError
+from dsaml_jax.errors import UserError, known_names
 
 
 @dataclasses.dataclass(eq=False)
@@ -38,29 +38,21 @@ def builder_config(name: str = "default", /, **fields: Any) -> SyntheticConfig:
     Raises:
       UserError: There is no such setting, or its value is invalid.
     """
-    _check_known(SyntheticSettings, fields, "data.builder")
+    known_names("data.builder", "setting", fields, list(field_types(SyntheticSettings)))
     spread = fields.get("spread", ListenerSpread())
     if not isinstance(spread, ListenerSpread):
-        _check_known(ListenerSpread, spread, "data.builder.spread")
+        known = list(field_types(ListenerSpread))
+        if not isinstance(spread, Mapping):
+            raise UserError(
+                f"data.builder.spread is {spread!r}; expected some of {', '.join(known)}."
+            )
+        known_names("data.builder.spread", "setting", spread, known)
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in spread.items()
         }
         fields["spread"] = ListenerSpread(**values)
     return SyntheticConfig(name=name, settings=SyntheticSettings(**fields))
-
-
-def _check_known(cls: type, fields: Any, path: str) -> None:
-    """Raises UserError unless `fields` is a mapping of some fields of a dataclass."""
-    known = list(field_types(cls))
-    if not isinstance(fields, Mapping):
-        raise UserError(f"{path} is {fields!r}; expected some of {', '.join(known)}.")
-    for field in fields:
-        if field not in known:
-            raise UserError(
-                f"{path}: the synthetic data have no setting {field!r}; choose among "
-                f"{', '.join(known)}."
-            )
 
 
 class Synthetic(tfds.core.GeneratorBasedBuilder):

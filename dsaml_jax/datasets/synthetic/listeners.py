@@ -39,6 +39,8 @@ AVERAGE_WEIGHTS = {
     "density": (0.13, 0.05),
 }
 
+_INTEGRATION_HZ = 10.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Listener:
@@ -133,20 +135,44 @@ def perceive(
     Returns:
       [ratings, 2] float32 in (-1, 1).
     """
-    fine_hz = 10.0
-    fine_s = np.arange(0, ratings_start_s + ratings / RATING_HZ, 1 / fine_hz)
-    response = cues @ listener.weights
-    knots_s = np.arange(len(cues)) / CUE_HZ + listener.lag_s
-    leak = 1 - np.exp(-1 / (fine_hz * listener.inertia_s))
-    integrated = np.empty((len(fine_s), 2))
-    for d in range(2):
-        delayed = np.interp(fine_s, knots_s, response[:, d])
-        integrated[:, d] = _autoregression(1 - leak, leak * delayed, start=delayed[0])
+    fine_s = fine_times(ratings_start_s, ratings)
+    integrated = integrate(cues @ listener.weights, fine_s, listener.lag_s, listener.inertia_s)
     perceived = np.tanh(listener.offset + listener.gain * integrated)
+    return at_ratings(perceived, fine_s, ratings_start_s, ratings).astype(np.float32)
+
+
+def fine_times(ratings_start_s: float, ratings: int) -> np.ndarray:
+    """Returns the times of the integration's steps, from 0 s to the last rating: [F]."""
+    return np.arange(0, ratings_start_s + ratings / RATING_HZ, 1 / _INTEGRATION_HZ)
+
+
+def integrate(
+    responses: np.ndarray, fine_s: np.ndarray, lag_s: float, inertia_s: float
+) -> np.ndarray:
+    """Computes y(t) of dy/dt = (x(t - lag) - y(t)) / inertia for each of n signals x: [F, n].
+
+    Args:
+      responses: [steps, n], x at `CUE_HZ`, held constant before the first and after the last step.
+      fine_s: [F], of `fine_times`. At the first of them y equals the delayed x.
+      lag_s: Reaction time in seconds.
+      inertia_s: Time constant in seconds; 0 for none.
+    """
+    knots_s = np.arange(len(responses)) / CUE_HZ + lag_s
+    leak = 1 - np.exp(-1 / (_INTEGRATION_HZ * inertia_s)) if inertia_s else 1.0
+    integrated = np.empty((len(fine_s), responses.shape[1]))
+    for i in range(responses.shape[1]):
+        delayed = np.interp(fine_s, knots_s, responses[:, i])
+        integrated[:, i] = _autoregression(1 - leak, leak * delayed, start=delayed[0])
+    return integrated
+
+
+def at_ratings(
+    values: np.ndarray, fine_s: np.ndarray, ratings_start_s: float, ratings: int
+) -> np.ndarray:
+    """Interpolates signals [F, n] at the times of the ratings: [ratings, n]."""
     times_s = ratings_start_s + np.arange(ratings) / RATING_HZ
-    return np.stack(
-        [np.interp(times_s, fine_s, perceived[:, d]) for d in range(2)], axis=-1
-    ).astype(np.float32)
+    columns = [np.interp(times_s, fine_s, values[:, i]) for i in range(values.shape[1])]
+    return np.stack(columns, axis=-1)
 
 
 def rate(
@@ -154,7 +180,7 @@ def rate(
 ) -> np.ndarray:
     """Returns one noisy rating of what was perceived: [ratings, 2] float32 in [-1, 1]."""
     level = rng.standard_normal(2) * spread.level_error_sd
-    keep = np.exp(-1 / (RATING_HZ * spread.drift_time_s))
+    keep = drift_correlation(spread)
     shocks = rng.standard_normal((len(perceived), 2))
     drift = np.stack(
         [
@@ -165,6 +191,11 @@ def rate(
     )
     noise = level + drift * listener.gain * spread.drift_sd
     return np.clip(perceived + noise, -1, 1).astype(np.float32)
+
+
+def drift_correlation(spread: ListenerSpread) -> float:
+    """Returns the correlation of the drift from one rating to the next."""
+    return float(np.exp(-1 / (RATING_HZ * spread.drift_time_s)))
 
 
 def _autoregression(keep: float, drive: np.ndarray, start: float) -> np.ndarray:

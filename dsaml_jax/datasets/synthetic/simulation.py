@@ -11,6 +11,7 @@ from dsaml_jax.datasets.synthetic import listeners, music
 from dsaml_jax.datasets.synthetic.settings import SPLITS, SyntheticSettings
 
 _SONG, _ANNOTATOR, _RATING = range(3)  # the owner of a random stream
+_SONG_INFIX = "-song-"  # between split and number in a song's id
 
 
 def songs(settings: SyntheticSettings, split: str) -> Iterator[schema.Song]:
@@ -33,7 +34,7 @@ def songs(settings: SyntheticSettings, split: str) -> Iterator[schema.Song]:
             curve = listeners.rate(rng, listener, perceived, settings.spread)
             ratings.append(schema.Rating(name, curve, perceived))
         yield schema.Song(
-            song_id=f"{split}-song-{i:04d}",
+            song_id=f"{split}{_SONG_INFIX}{i:04d}",
             duration_s=settings.duration_s,
             ratings_start_s=settings.ratings_start_s,
             ratings=tuple(ratings),
@@ -52,6 +53,12 @@ def draw_cues(settings: SyntheticSettings, split: str, song: int) -> np.ndarray:
     """Returns [steps, 6], the cues of a song from the start of its sound to the end."""
     steps = int(np.ceil(settings.duration_s * music.CUE_HZ)) + 1
     return music.cue_trajectories(_stream(settings, split, _SONG, song, 0), steps)
+
+
+def cues_of(settings: SyntheticSettings, song_id: str) -> np.ndarray:
+    """Returns [steps, 6], the cues of a song by its id: `draw_cues`."""
+    split, number = song_id.split(_SONG_INFIX)
+    return draw_cues(settings, split, int(number))
 
 
 def draw_annotators(

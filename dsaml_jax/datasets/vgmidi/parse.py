@@ -12,8 +12,6 @@ Raters have no ids; see `raters`.
 
 from __future__ import annotations
 
-import collections
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from dsaml_jax.datasets import layout, ratings, report, resample, tables, tree
 from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.datasets.schema import DIMENSIONS, RATING_HZ, Rating, Song
 from dsaml_jax.datasets.vgmidi import raters
+from dsaml_jax.runtime.files import read_json_object
 
 NAME = "VGMIDI"
 SETS = (1, 2)
@@ -145,16 +144,12 @@ def _duration(journal: Journal, where: str, piece: dict[str, Any]) -> float | No
 
 
 def _parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    if not path.is_file():
-        raise tables.TableFault(path, "is not a file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
-    except RecursionError as error:
-        raise tables.TableFault(path, "cannot be read as JSON: it is nested too deeply") from error
+        content = read_json_object(path)
     except (OSError, ValueError) as error:
         raise tables.TableFault(path, f"cannot be read as JSON: {error}") from error
     for name in ("pieces", "annotations"):
-        part = content.get(name) if isinstance(content, dict) else None
+        part = content.get(name)
         if not isinstance(part, dict) or not all(isinstance(v, dict) for v in part.values()):
             raise tables.TableFault(
                 path,
@@ -162,16 +157,6 @@ def _parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 "download",
             )
     return content["pieces"], content["annotations"]
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns a JSON object; raises ValueError if a name repeats, where Python keeps the last."""
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        counts = collections.Counter(name for name, _ in pairs)
-        repeated = report.printable(repr(counts.most_common(1)[0][0][:40]))
-        raise ValueError(f"an object has {repeated} twice")
-    return result
 
 
 def _text(piece: dict[str, Any], field: str) -> str:

@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, PRNGKeyArray
 
 
-def hessian_product(loss: Callable[[Any], jax.Array], params: Any) -> Callable[[Any], Any]:
-    """Returns v -> ∇² loss(params) v, computed forward over reverse."""
-    return lambda v: jax.jvp(jax.grad(loss), (params,), (v,))[1]
-
-
 def lanczos(
     product: Callable[[Any], Any], like: Any, key: PRNGKeyArray, iterations: int
 ) -> Float[Array, " iterations"]:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from dsaml_jax.meta.adapt import InnerLoop, MetaParams, inner_parts
-from dsaml_jax.meta.diagnostics.hessian import hessian_product, lanczos
-from dsaml_jax.meta.engines import ENGINES, exact_gradient
+from dsaml_jax.meta.diagnostics.hessian import lanczos
+from dsaml_jax.meta.directions import hessian_product
+from dsaml_jax.meta.engines import ENGINES
 from dsaml_jax.meta.problem import Episode, Problem, Task
 from dsaml_jax.meta.subset import merge
 
@@ -62,7 +63,7 @@ def inner_path(
     parts = inner_parts(
         problem.loss, inner, meta_params, task.support, episode.inner_key, problem.precompute
     )
-    step = parts.step_with(exact_gradient(parts.loss, ENGINES["reverse"]))
+    step = parts.step_with(ENGINES["reverse"])
     steps = jnp.arange(inner.steps)
 
     def forward(carry, k):

@@ -31,6 +31,11 @@ class Annealed(EpisodeEstimator):
     engine: Engine = ENGINES["remat"]
     multi_step_until: float = 0.0
 
+    @property
+    def learns_inner_loss(self) -> bool:
+        """Returns True: exact gradients, from `anneal_at` on, contain it."""
+        return True
+
     def estimate(
         self, episode: Episode, meta_params: MetaParams, progress: jax.Array | float
     ) -> tuple[TaskResult, MetaParams]:

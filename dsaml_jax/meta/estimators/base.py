@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 
 class Estimator(Protocol):
-    """A callable that estimates the meta-gradient of one task."""
+    """A callable that estimates the meta-gradient of one task.
+
+    Attributes:
+      learns_inner_loss: whether frozen parameters that enter the support loss but not the query
+        loss, such as the noise of its likelihood, have a meta-gradient; otherwise it is 0.
+    """
+
+    @property
+    def learns_inner_loss(self) -> bool: ...
 
     def __call__(
         self,
@@ -42,6 +50,11 @@ class Estimator(Protocol):
 
 class EpisodeEstimator(abc.ABC):
     """Base class of estimators that are written as functions of an `Episode`."""
+
+    @property
+    @abc.abstractmethod
+    def learns_inner_loss(self) -> bool:
+        """Returns what `Estimator` says of it."""
 
     def __call__(
         self,

@@ -36,6 +36,11 @@ class Implicit(EpisodeEstimator):
     solver_steps: int = 10
     tolerance: float = 1e-6
 
+    @property
+    def learns_inner_loss(self) -> bool:
+        """Returns True: the solution φ* depends on the parameters of the support loss."""
+        return True
+
     def estimate(
         self, episode: Episode, meta_params: MetaParams, progress: jax.Array | float
     ) -> tuple[TaskResult, MetaParams]:

@@ -19,6 +19,11 @@ class Reptile(EpisodeEstimator):
     learned rates have gradient 0 and thus never change.
     """
 
+    @property
+    def learns_inner_loss(self) -> bool:
+        """Returns False: frozen weights have gradient 0."""
+        return False
+
     def estimate(
         self, episode: Episode, meta_params: MetaParams, progress: jax.Array | float
     ) -> tuple[TaskResult, MetaParams]:

@@ -37,6 +37,11 @@ class Unrolled(EpisodeEstimator):
     engine: Engine = ENGINES["remat"]
     multi_step_until: float = 0.0
 
+    @property
+    def learns_inner_loss(self) -> bool:
+        """Returns False for first order, to which the inner gradients are constants."""
+        return self.exact_steps != 0
+
     def estimate(
         self, episode: Episode, meta_params: MetaParams, progress: Float[Array, ""] | float
     ) -> tuple[TaskResult, MetaParams]:
