@@ -35,8 +35,8 @@ def reading(path: str | Path) -> Iterator[tuple[Iterator[np.ndarray], int]]:
     """Opens a file for decoding: mp3, wav, flac or ogg with libsndfile, MIDI with `midi.render`.
 
     Channels are averaged. Where they cancel, what is left is rounding error and is set to 0, so
-    that it counts as silence. The sample rate is the file's own. Only one block is in memory at a time,
-    except for MIDI, which is rendered as a whole.
+    that it counts as silence. The sample rate is the file's own. Only one block is in memory at a
+    time, except for MIDI, which is rendered as a whole.
 
     Returns:
       Blocks [samples] float32 mono, full scale 1, in their order, and the sample rate in Hz. The
