@@ -174,9 +174,9 @@ def _exclusive_build(folder: str) -> Iterator[None]:
         path = getattr(error, "filename", None)
         if isinstance(error, OSError) and path and not Path(path).is_relative_to(folder):
             raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-        if storage_reason(error) is None:
+        if storage_reason(error) is None and not isinstance(error, OSError):
             raise
-        raise cannot_write(folder, error, PREPARED_REMEDY) from error
+        raise cannot_write(path or folder, error, PREPARED_REMEDY) from error
 
 
 def _simulated(splits: Splits, root: str) -> Findings:

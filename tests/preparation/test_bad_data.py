@@ -1,6 +1,7 @@
 """Faults of a data set are counted and reported with file and row, and are errors if strict."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from dsaml_jax.config.experiment import DataConfig
 from dsaml_jax.errors import UserError
 from dsaml_jax.preparation import fill, songs
 from dsaml_jax.runtime import files
@@ -247,6 +249,17 @@ def test_a_fault_of_the_input_is_not_blamed_on_the_prepared_folder(root, tmp_pat
         with pytest.raises(UserError) as caught:
             preparation_of(experiment("pmemo", root, tmp_path / "prepared"))
         assert str(caught.value) == sentence
+
+
+def test_a_file_where_tfds_needs_a_folder_is_named(tmp_path):
+    place = tmp_path / "prepared" / "synthetic" / ".config"
+    place.parent.mkdir(parents=True)
+    place.write_text("")
+    data = DataConfig(name="synthetic", prepared=str(tmp_path / "prepared"))
+    with pytest.raises(
+        UserError, match=rf"{re.escape(str(place))} cannot be written \(File exists"
+    ):
+        songs.read_labels(data)
 
 
 @pytest.mark.parametrize("name", ["file/prepared", "file", "x" * 300, "a\0b"])
