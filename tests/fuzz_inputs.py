@@ -42,8 +42,8 @@ from dsaml_jax.commands.workdir import open_workdir
 from dsaml_jax.config.experiment import Experiment, experiment_from_config
 from dsaml_jax.constraints import field_types
 from dsaml_jax.data.tasks import check_tasks
-from dsaml_jax.datasets import catalog
-from dsaml_jax.datasets.schema import Rating, Song
+from dsaml_jax.datasets import catalog, folder_builder
+from dsaml_jax.datasets.schema import Rating, Song, encode
 from dsaml_jax.errors import UserError
 from dsaml_jax.interop.dsaml_release import load_dsaml_checkpoint
 from dsaml_jax.interop.imagebind import load_imagebind
@@ -276,6 +276,29 @@ def spoil_labels(rng: Random, folder: Path) -> Spoiled:
     return f"{name}: {done}", read
 
 
+def spoil_prepared(rng: Random, folder: Path) -> Spoiled:
+    """Spoils a file of a data set that is prepared; its songs are all read, or none."""
+
+    def prepare(made_folder: Path) -> None:
+        catalog.build("deam", data_folders.deam(made_folder / "root"), made_folder / "prepared")
+
+    original = made("prepared deam", prepare)
+
+    def read(prepared: Path) -> str:
+        builder = catalog.build("deam", original / "root", prepared)
+        folder_builder.findings_of(builder)
+        return repr([encode(song) for song in folder_builder.songs_of(builder)])
+
+    whole = read(original / "prepared")
+    shutil.copytree(original / "prepared", folder / "prepared")
+    done = spoil_file(rng, any_file(rng, folder / "prepared"))
+
+    def compare() -> None:
+        assert read(folder / "prepared") == whole, "other songs"
+
+    return done, compare
+
+
 AUDIO = AudioConfig(sample_rate=8000, mel_bands=16, segments=4)
 
 
@@ -355,6 +378,7 @@ def spoil_store(rng: Random, folder: Path) -> Spoiled:
     done = spoil_file(rng, path)
 
     def read() -> None:
+        store.is_whole(path)
         for name, array in store.read(path, *arrays).items():
             np.testing.assert_array_equal(array, arrays[name])
 
@@ -429,6 +453,7 @@ def spoil_checkpoints(rng: Random, folder: Path) -> Spoiled:
 KINDS: dict[str, Callable[[Random, Path], Spoiled]] = {
     "fields": spoil_fields,
     "labels": spoil_labels,
+    "prepared data": spoil_prepared,
     "flags": spoil_flags,
     "archives": spoil_archive,
     "sounds": spoil_sound,

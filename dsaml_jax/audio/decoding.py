@@ -26,6 +26,7 @@ LOUDEST = 1000.0
 BLOCK = 65_536
 """Samples per channel that are decoded at once."""
 
+_UNIT = 1024  # samples in which channels cancel or not; divides BLOCK
 _LENGTH_UNKNOWN = 2**63 - 1  # what libsndfile states for a FLAC file without its length
 
 
@@ -33,8 +34,9 @@ _LENGTH_UNKNOWN = 2**63 - 1  # what libsndfile states for a FLAC file without it
 def reading(path: str | Path) -> Iterator[tuple[Iterator[np.ndarray], int]]:
     """Opens a file for decoding: mp3, wav, flac or ogg with libsndfile, MIDI with `midi.render`.
 
-    Channels are averaged. The sample rate is the file's own. Only one block is in memory at a time,
-    except for MIDI, which is rendered as a whole.
+    Channels are averaged. Where they cancel, what is left is rounding error and is set to 0, so
+    that it counts as silence. The sample rate is the file's own. Only one block is in memory at a
+    time, except for MIDI, which is rendered as a whole.
 
     Returns:
       Blocks [samples] float32 mono, full scale 1, in their order, and the sample rate in Hz. The
@@ -94,8 +96,8 @@ def _averaged(path: Path, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """Yields the mean of the channels, [samples]; raises UserError if there is no usable sound."""
     count, peak, mono_peak = 0, 0.0, 0.0
     for block in blocks:
-        # Unlike np.abs this copies nothing; it is NaN if any sample is.
-        block_peak = float(max(block.max(), -block.min()))
+        peaks = _peaks(block)
+        block_peak = float(peaks.max())  # NaN if any sample is
         if not np.isfinite(block_peak):
             raise UserError(f"{path} contains samples that are not finite; expected audio.")
         if block_peak > LOUDEST:
@@ -104,8 +106,12 @@ def _averaged(path: Path, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
                 "1 is full scale: scale the file."
             )
         mono = block.mean(axis=1)
+        mono_peaks = _peaks(mono[:, None])
         count, peak = count + len(block), max(peak, block_peak)
-        mono_peak = max(mono_peak, float(np.abs(mono).max()))
+        mono_peak = max(mono_peak, float(mono_peaks.max()))
+        canceled = mono_peaks < CANCELED * peaks
+        if canceled.any():
+            mono[np.repeat(canceled, _UNIT)[: len(mono)]] = 0
         yield mono
     if not count:
         raise UserError(f"{path} contains no samples; expected audio.")
@@ -116,6 +122,15 @@ def _averaged(path: Path, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
             f"{path} is silent because its channels cancel when they are averaged; invert one of "
             "them."
         )
+
+
+def _peaks(block: np.ndarray) -> np.ndarray:
+    """Returns the largest magnitude in each `_UNIT` samples of a block [samples, channels]."""
+    samples, channels = block.shape
+    starts = np.arange(0, samples, _UNIT) * channels
+    flat = block.reshape(-1)
+    # Unlike np.abs this copies nothing.
+    return np.maximum(np.maximum.reduceat(flat, starts), -np.minimum.reduceat(flat, starts))
 
 
 @contextlib.contextmanager

@@ -109,7 +109,7 @@ def is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as entry:
             return bool(entry.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except Exception:  # a damaged archive can raise nearly any exception
         return False
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from dsaml_jax.datasets import layout, report, schema, tree
+from dsaml_jax.datasets import layout, prepared_folder, report, schema, tree
 from dsaml_jax.datasets.journal import ReadOptions
 from dsaml_jax.errors import UserError
 
@@ -115,7 +115,7 @@ def build(
       The builder, ready for `as_data_source`; `findings_of` returns its findings.
 
     Raises:
-      UserError: The reader raises it, or `data_dir` is inside the root.
+      UserError: The reader raises it, `data_dir` is inside the root, or prepared data are damaged.
     """
     config = config_of(root, options, builder_class.title)
     if Path(data_dir).expanduser().resolve().is_relative_to(config.root):
@@ -123,18 +123,7 @@ def build(
             f"{data_dir} is inside the data set's folder {config.root}; choose a folder outside it "
             "for prepared data (data.prepared)."
         )
-    try:
-        builder = builder_class(config=config, data_dir=str(data_dir), file_format="array_record")
-    except (OSError, UserError):
-        raise
-    except Exception as error:  # TFDS has no error of its own for dataset_info.json
-        folder = Path(data_dir) / builder_class.name / config.name
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{folder} is damaged ({reason}); delete it and prepare the data set again."
-        ) from error
-    builder.download_and_prepare()
-    return builder
+    return prepared_folder.prepare(builder_class, config, data_dir)
 
 
 def findings_of(builder: FolderBuilder) -> report.Findings:
@@ -143,7 +132,8 @@ def findings_of(builder: FolderBuilder) -> report.Findings:
 
 
 def songs_of(builder: FolderBuilder, split: str = "all") -> list[schema.Song]:
-    """Returns the prepared songs of a split, ordered by id."""
+    """Returns the prepared songs of a split, ordered by id; see `prepared_folder.read_songs`."""
     return sorted(
-        schema.read_songs(builder, split), key=lambda song: (len(song.song_id), song.song_id)
+        prepared_folder.read_songs(builder, split),
+        key=lambda song: (len(song.song_id), song.song_id),
     )

@@ -137,13 +137,6 @@ def decode(example: Mapping[str, Any]) -> Song:
     )
 
 
-def read_songs(builder: tfds.core.DatasetBuilder, split: str) -> list[Song]:
-    """Returns the songs of a prepared split, in the order in which they are stored."""
-    # TFDS decorates this method in a way that hides its parameters from type checkers.
-    source = builder.as_data_source(split=split)  # pyright: ignore[reportCallIssue]
-    return [decode(source[i]) for i in range(len(source))]
-
-
 def _end_to_end(curves: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(curves).astype(np.float32) if curves else _EMPTY_CURVE
 

@@ -98,8 +98,8 @@ def _write_images(job: Job, entry: store.Writer, statistics: WindowStatistics | 
     if is_silent[: job.rated].all():
         end_s = job.start_s + job.rated * job.audio.segment_s
         raise UserError(
-            f"{name} is silent from {job.start_s:g} s to {end_s:g} s, where it is rated; "
-            "expected audio."
+            f"{name}, its channels averaged, is silent from {job.start_s:g} s to {end_s:g} s, "
+            "where it is rated; expected audio."
         )
     entry.add("seconds", np.float64(seconds))
     entry.add("silent", is_silent)

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.config.experiment import DataConfig
-from dsaml_jax.datasets import catalog, filters, folder_builder, ratings, schema, synthetic
+from dsaml_jax.datasets import catalog, filters, folder_builder, prepared_folder, ratings, synthetic
 from dsaml_jax.datasets.filters import FilterCounts
 from dsaml_jax.datasets.journal import Journal, ReadOptions
 from dsaml_jax.datasets.report import Findings
@@ -131,13 +131,17 @@ def read_labels(data: DataConfig) -> tuple[dict[str, tuple[Song, ...]], Findings
       The songs by split, and what was found in the folder.
 
     Raises:
-      UserError: The folder cannot be read as that data set; or, if strict, any fault in its labels.
+      UserError: The folder cannot be read as that data set; data prepared before are damaged; or,
+        if strict, any fault in its labels.
     """
     if data.name == "synthetic":
         config = synthetic.builder_config("run", **data.builder)
         with _exclusive_build(data.prepared):
             builder = synthetic.build(data.prepared, config)
-        splits = {split: tuple(schema.read_songs(builder, split)) for split in builder.info.splits}
+        splits = {
+            split: tuple(prepared_folder.read_songs(builder, split))
+            for split in builder.info.splits
+        }
         return splits, _simulated(splits, str(builder.data_path))
     options = {"require_audio": False, "strict": data.strict} | dict(data.builder)
     reader = catalog.options_of(data.name, **options)
@@ -170,9 +174,9 @@ def _exclusive_build(folder: str) -> Iterator[None]:
         path = getattr(error, "filename", None)
         if isinstance(error, OSError) and path and not Path(path).is_relative_to(folder):
             raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-        if storage_reason(error) is None:
+        if storage_reason(error) is None and not isinstance(error, OSError):
             raise
-        raise cannot_write(folder, error, PREPARED_REMEDY) from error
+        raise cannot_write(path or folder, error, PREPARED_REMEDY) from error
 
 
 def _simulated(splits: Splits, root: str) -> Findings:

@@ -109,6 +109,18 @@ def test_channels_that_cancel_are_rejected(tmp_path):
         decode(path)
 
 
+def test_rounding_errors_of_channels_that_cancel_become_zero(tmp_path):
+    path = tmp_path / "song.wav"
+    turn = 10 * 1024
+    left = 0.1 * np.random.default_rng(0).normal(size=RATE)
+    right = np.where(np.arange(RATE) < turn, left, -left)
+    soundfile.write(path, np.stack([left, right], axis=1), RATE)
+    expected = soundfile.read(path, dtype="float32")[0].mean(axis=1)
+    assert expected[turn:].any()
+    expected[turn:] = 0
+    np.testing.assert_array_equal(decode(path)[0], expected)
+
+
 @pytest.mark.parametrize("peak", [1e4, 1e30, 3e38])
 def test_samples_far_above_full_scale_are_rejected(tmp_path, peak):
     path = tmp_path / "song.wav"

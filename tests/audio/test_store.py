@@ -89,13 +89,15 @@ def test_only_abandoned_partial_files_are_removed(tmp_path):
     assert files(tmp_path) == ["new.partial", "old.npz"]
 
 
-def test_a_truncated_entry_is_not_whole(tmp_path):
+def test_a_truncated_or_damaged_entry_is_not_whole(tmp_path):
     path = store.entry_path(tmp_path, "log_mel", "abc")
     assert not store.is_whole(path)
     store.write(path, **ARRAYS)
     assert store.is_whole(path)
     whole = path.read_bytes()
-    for content in (whole[:-1], whole[: len(whole) // 2], b""):
+    version = whole.index(b"PK\1\2") + 6  # of ZIP, needed to read the first array
+    unreadable = whole[:version] + b"\xff" + whole[version + 1 :]
+    for content in (whole[:-1], whole[: len(whole) // 2], b"", unreadable):
         path.write_bytes(content)
         assert not store.is_whole(path)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -124,13 +123,3 @@ def test_unknown_names_and_options_are_rejected():
     assert catalog.options_of("deam", strict=True) == ReadOptions(strict=True)
     with pytest.raises(UserError, match=r"does not exist; data\.root must be"):
         catalog.build("deam", "no/such/folder", ".")
-
-
-@pytest.mark.parametrize("content", [b"", b"null", b"{}", b"\xff", b"[" * 100_000])
-def test_damaged_dataset_info_is_rejected(tmp_path, content):
-    root = data_folders.pmemo(tmp_path / "root")
-    prepared = catalog.build("pmemo", root, tmp_path / "prepared")
-    path = Path(prepared.data_path) / "dataset_info.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"is damaged .*; delete it and prepare"):
-        catalog.build("pmemo", root, tmp_path / "prepared")

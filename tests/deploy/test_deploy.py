@@ -87,6 +87,42 @@ def test_the_jobset_matches_its_schema():
     assert [error.message for error in errors] == []
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kubectl_knows_every_field_of_the_job(tmp_path):
+    """kubectl drops fields that it does not know when it edits a file without a server."""
+    jobset = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text())
+    template = jobset["spec"]["replicatedJobs"][0]["template"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "hosts"}} | template
+
+    def edited(job):
+        (tmp_path / "job.json").write_text(json.dumps(job))
+        command = ["kubectl", "set", "env", "--local", "-f", "job.json", "X=", "-o", "json"]
+        return json.loads(subprocess.check_output(command, cwd=tmp_path))
+
+    assert set(_paths(job)) <= set(_paths(edited(job)))
+    job["spec"]["podFailurePolicy"]["unknown"] = 1
+    assert "/spec/podFailurePolicy/unknown" not in set(_paths(edited(job)))
+
+
+def _paths(value, path=""):
+    """Yields the path of every field."""
+    if isinstance(value, dict | list):
+        for key, element in value.items() if isinstance(value, dict) else enumerate(value):
+            yield f"{path}/{key}"
+            yield from _paths(element, f"{path}/{key}")
+
+
+def test_the_image_installs_requirements_from_a_layer_without_code():
+    """Else every change of the code would install them again."""
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    copied = [line.split()[1:-1] for line in lines if line.startswith("COPY ")]
+    install = next(i for i, line in enumerate(lines) if line.startswith("RUN "))
+    assert [line for line in lines[:install] if line.startswith("COPY ")] == [
+        "COPY requirements.txt ./"
+    ]
+    assert all((DEPLOY.parent / name).exists() for names in copied for name in names)
+
+
 def _close(schema):
     """Makes unknown fields errors, and drops Kubernetes's extensions of JSON schema."""
     if isinstance(schema, list):

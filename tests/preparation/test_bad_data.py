@@ -1,6 +1,7 @@
 """Faults of a data set are counted and reported with file and row, and are errors if strict."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from dsaml_jax.config.experiment import DataConfig
 from dsaml_jax.errors import UserError
 from dsaml_jax.preparation import fill, songs
 from dsaml_jax.runtime import files
@@ -68,6 +70,13 @@ def silent_where_rated(root):
     soundfile.write(root / "chorus" / "4.wav", sound, 8000)
 
 
+def channels_cancel_where_rated(root):
+    (root / "chorus" / "4.mp3").unlink()
+    left = np.random.default_rng(0).normal(0, 0.1, 18 * 8000)
+    right = np.where(np.arange(18 * 8000) < 14 * 8000, left, -left)
+    soundfile.write(root / "chorus" / "4.wav", np.stack([left, right], axis=1), 8000)
+
+
 def one_recording_under_two_ids(root):
     (root / "chorus" / "4.mp3").write_bytes((root / "chorus" / "1.mp3").read_bytes())
 
@@ -101,6 +110,7 @@ FAULTS = {  # (kind under which it is counted, place that is named, songs that r
     shorter_than_rated: ("audio shorter than the rated span", "chorus/1.mp3", ["1", "4"]),
     ends_before_the_ratings: ("audio shorter than the rated span", "chorus/4.mp3", ["1"]),
     silent_where_rated: ("audio set aside", "chorus/4.wav", ["1"]),
+    channels_cancel_where_rated: ("audio set aside", "chorus/4.wav", ["1"]),
     one_recording_under_two_ids: ("one recording under two ids", "chorus/4.mp3", ["1", "4"]),
     one_sound_in_another_format: ("one recording under two ids", "chorus/4.flac", ["1", "4"]),
     one_mp3_with_other_tags: ("one recording under two ids", "chorus/4.mp3", ["1", "4"]),
@@ -239,6 +249,17 @@ def test_a_fault_of_the_input_is_not_blamed_on_the_prepared_folder(root, tmp_pat
         with pytest.raises(UserError) as caught:
             preparation_of(experiment("pmemo", root, tmp_path / "prepared"))
         assert str(caught.value) == sentence
+
+
+def test_a_file_where_tfds_needs_a_folder_is_named(tmp_path):
+    place = tmp_path / "prepared" / "synthetic" / ".config"
+    place.parent.mkdir(parents=True)
+    place.write_text("")
+    data = DataConfig(name="synthetic", prepared=str(tmp_path / "prepared"))
+    with pytest.raises(
+        UserError, match=rf"{re.escape(str(place))} cannot be written \(File exists"
+    ):
+        songs.read_labels(data)
 
 
 @pytest.mark.parametrize("name", ["file/prepared", "file", "x" * 300, "a\0b"])

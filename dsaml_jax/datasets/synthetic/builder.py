@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from dsaml_jax.constraints import field_types
-from dsaml_jax.datasets import schema
+from dsaml_jax.datasets import prepared_folder, schema
 from dsaml_jax.datasets.synthetic.listeners import ListenerSpread
 from dsaml_jax.datasets.synthetic.settings import SPLITS, SyntheticSettings
 from dsaml_jax.datasets.synthetic.simulation import songs
@@ -85,6 +85,4 @@ def build(data_dir: str | os.PathLike[str], config: SyntheticConfig) -> Syntheti
     """
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    builder = Synthetic(data_dir=os.fspath(data_dir), config=config, file_format="array_record")
-    builder.download_and_prepare()
-    return builder
+    return prepared_folder.prepare(Synthetic, config, data_dir)
