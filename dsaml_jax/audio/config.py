@@ -9,7 +9,10 @@ from typing import Annotated
 from dsaml_jax.constraints import OneOf, Positive, PositiveFloat, Range, check_fields
 from dsaml_jax.errors import UserError
 
-EMBEDDINGS = ("statistics", "imagebind", "imagebind_as_released")
+WEIGHTLESS = ("statistics", "descriptors")
+"""Embeddings that are computed from the sound without weights."""
+
+EMBEDDINGS = (*WEIGHTLESS, "imagebind", "imagebind_as_released")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +33,12 @@ class AudioConfig:
     segment_s: PositiveFloat = 0.5
     # Segments S in a clip; at most an hour.
     segments: Annotated[int, Range(low=1, high=7200)] = 60
-    # The global embedding of S segments: "statistics" (needs no weights), "imagebind" by its
+    # The global embedding: of S segments "statistics" (needs no weights), "imagebind" by its
     # published recipe (audio at 16 kHz), or "imagebind_as_released", as DSAML's release feeds it
-    # (44.1 kHz).
+    # (44.1 kHz); of each segment and what is heard around it, "descriptors" (needs no weights).
     embedding: Annotated[str, OneOf(EMBEDDINGS)] = "statistics"
-    # Segments from one embedded window to the next, in songs longer than S segments.
+    # Segments from one embedded window to the next, in songs longer than S segments; "descriptors"
+    # embed every segment.
     embedding_hop: Positive = 10
 
     def __post_init__(self):
@@ -73,6 +77,11 @@ class AudioConfig:
         """
         top, first = (_mel(hz) for hz in (self.sample_rate / 2, 1 / self.window_s))
         return max(math.ceil(2 * top / first) - 2, 1)
+
+    @property
+    def embedding_per_segment(self) -> bool:
+        """Whether a clip's embedding is [S, G], one row per segment, instead of [G]."""
+        return self.embedding == "descriptors"
 
     @property
     def window(self) -> int:

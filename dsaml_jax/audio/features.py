@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.audio.decoding import blocks_of
+from dsaml_jax.audio.descriptors import SegmentDescriptors, descriptors_size
 from dsaml_jax.audio.imagebind import IMAGEBIND_HUGE
 from dsaml_jax.audio.imagebind_input import AS_RELEASED, PUBLISHED, ImageBindRecipe, select_clips
 from dsaml_jax.audio.log_mel import CHUNK, cut_segments, log_mel
@@ -25,7 +26,7 @@ RECIPES: dict[str, ImageBindRecipe] = {
 
 
 class Features(NamedTuple):
-    """The inputs of one clip: `log_mel` [S, T, F] and `embedding` [G], float32."""
+    """The inputs of one clip: `log_mel` [S, T, F] and `embedding` [G] or [S, G], float32."""
 
     log_mel: np.ndarray
     embedding: np.ndarray
@@ -39,8 +40,9 @@ class SongFeatures(NamedTuple):
 
     Attributes:
       log_mel: [n, T, F] float32, the image of each segment.
-      embeddings: [m, G] float32, global embeddings of windows of S segments.
-      starts: [m] int, the first segment of each window; see `window_starts`.
+      embeddings: [m, G] float32, global embeddings of windows of S segments; [n, G] if the config
+        embeds every segment.
+      starts: [m] int, the first segment that each row embeds; see `window_starts`.
     """
 
     log_mel: np.ndarray
@@ -50,14 +52,19 @@ class SongFeatures(NamedTuple):
 
 def embedding_size(config: AudioConfig) -> int:
     """Returns G, the width of the global embedding chosen by the config."""
+    if config.embedding_per_segment:
+        return descriptors_size()
     return IMAGEBIND_HUGE.output if config.embedding in RECIPES else statistics_size(config)
 
 
 def window_starts(segments: int, config: AudioConfig) -> np.ndarray:
-    """Returns [m] the first segments of the embedded windows of a song of n segments.
+    """Returns [m] the first segments that the embeddings of a song of n segments describe.
 
-    These are 0, then every `embedding_hop` segments, and the last whole window; only 0 if n <= S.
+    These are 0 ... n - 1 if every segment is embedded. For windows of S segments, they are 0, then
+    every `embedding_hop` segments, and the last whole window; only 0 if n <= S.
     """
+    if config.embedding_per_segment:
+        return np.arange(segments)
     last = max(segments - config.segments, 0)
     return np.unique(np.append(np.arange(0, last, config.embedding_hop), last))
 
@@ -90,6 +97,26 @@ def image_chunks(
     for first, chunk in zip(firsts, windows(sound, starts, CHUNK * size), strict=True):
         samples = chunk[: (segments - first) * size]
         yield samples, log_mel(cut_segments(samples, config), config)
+
+
+class Embedder(Protocol):
+    """Computes embeddings that need no weights while the chunks of a span pass."""
+
+    @property
+    def rows(self) -> Sequence[np.ndarray] | np.ndarray:
+        """The embeddings, [G] each, once all chunks have passed."""
+        ...
+
+    def through(self, chunks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+        """Yields the images of chunks of samples and images."""
+        ...
+
+
+def make_embedder(segments: int, config: AudioConfig) -> Embedder | None:
+    """Returns the embedder of a span of n >= S segments; None if the embedding needs weights."""
+    if config.embedding_per_segment:
+        return SegmentDescriptors(segments, config)
+    return None if config.embedding in RECIPES else WindowStatistics(segments, config)
 
 
 class WindowStatistics:
@@ -145,19 +172,21 @@ def tower_clips(
 def clip_features(
     waveform: np.ndarray, sample_rate: int, start_s: float, config: AudioConfig
 ) -> Features:
-    """Returns the features of the S segments from `start_s` on, with statistics as the embedding.
+    """Returns the features of the S segments from `start_s` on.
 
     Args:
       waveform: [samples], mono; int16, or float in [-1, 1].
       sample_rate: Its rate in Hz.
       start_s: Start of the first segment in seconds.
-      config: Sizes of the features.
+      config: Sizes of the features; its embedding needs no weights.
     """
     segments = config.segments
-    statistics = WindowStatistics(segments, config)
+    embedder = make_embedder(segments, config)
+    assert embedder is not None, "ImageBind's tower is run on many songs at once"
     chunks = image_chunks(blocks_of(waveform), sample_rate, start_s, segments, config)
-    images = np.concatenate([*statistics.through(chunks)])
-    return Features(images, statistics.rows[0])
+    images = np.concatenate([*embedder.through(chunks)])
+    rows = np.stack([*embedder.rows])
+    return Features(images, rows if config.embedding_per_segment else rows[0])
 
 
 def _sample(start_s: float, rate: int) -> int:

@@ -24,7 +24,7 @@ class Clips(NamedTuple):
 
     Attributes:
       log_mel: [..., S, T, F].
-      embedding: [..., G].
+      embedding: [..., G], or [..., S, G] of each segment.
     """
 
     log_mel: jax.Array | np.ndarray
@@ -36,7 +36,8 @@ class WindowInputs(NamedTuple):
 
     Attributes:
       log_mel: [segments, T, F], all songs end to end.
-      embedding: [rows, G], the embedded windows of all songs.
+      embedding: [rows, G], the embedded windows, or [segments, G], the embedded segments, of all
+        songs.
     """
 
     log_mel: jax.Array | np.ndarray
@@ -53,7 +54,8 @@ class WindowPlan(NamedTuple):
     Attributes:
       at: [U], the first segment of each window, an index into `WindowInputs.log_mel`. The first N
         windows are the first clips of the songs.
-      row: [U], index into `WindowInputs.embedding`: the embedded window that starts nearest.
+      row: [U], index into `WindowInputs.embedding`: the embedded window that starts nearest; [U, S]
+        if every segment is embedded: those of the window.
       window: [M, L, 2], the window in which each segment is read, by dimension.
       position: [M, L, 2], the position in that window.
     """
@@ -71,8 +73,10 @@ class WindowPlan(NamedTuple):
 def window_inputs(corpus: Corpus) -> WindowInputs:
     """Returns the features of a corpus: of whole songs if it holds them, else of first clips."""
     if not corpus.features:
-        log_mel = corpus.tables.log_mel
-        return WindowInputs(log_mel.reshape(-1, *log_mel.shape[2:]), corpus.tables.embedding)
+        log_mel, embedding = corpus.tables.log_mel, corpus.tables.embedding
+        return WindowInputs(
+            log_mel.reshape(-1, *log_mel.shape[2:]), embedding.reshape(-1, embedding.shape[-1])
+        )
     inputs = WindowInputs(
         np.concatenate([song.log_mel for song in corpus.features]),
         np.concatenate([song.embeddings for song in corpus.features]),
@@ -103,10 +107,15 @@ def window_plan(corpus: Corpus, sequences: Sequences, hops: tuple[int, ...]) -> 
         window[song, :length] = numbers[plan.window]
         position[song, :length] = plan.position
     song, start = np.array(list(index)).T
-    nearest = [int(np.abs(embedded[s] - t).argmin()) for s, t in zip(song, start, strict=True)]
+    at = first_segment[song] + start
+    if corpus.tables.embedding_per_segment:
+        row = at[:, None] + np.arange(size)
+    else:
+        nearest = [int(np.abs(embedded[s] - t).argmin()) for s, t in zip(song, start, strict=True)]
+        row = first_row[song] + nearest
     return WindowPlan(
-        at=first_segment[song] + start,
-        row=first_row[song] + nearest,
+        at=at,
+        row=row,
         window=window[sequences.song],
         position=position[sequences.song],
     )

@@ -41,8 +41,9 @@ def weights_file(data: DataConfig, kind: str) -> Path | None:
     """
     if kind not in RECIPES:
         LOG.info(
-            "global embedding: statistics of the sound, without weights (docs/data.md explains how "
-            "to use ImageBind's, which are licensed CC BY-NC 4.0)"
+            "global embedding: %s of the sound, without weights (docs/data.md explains how to use "
+            "ImageBind's, which are licensed CC BY-NC 4.0)",
+            kind,
         )
         return None
     given = Path(data.embedding_weights).expanduser()

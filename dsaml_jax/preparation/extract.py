@@ -12,9 +12,9 @@ import numpy as np
 from dsaml_jax.audio import store
 from dsaml_jax.audio.decoding import blocks_of, reading
 from dsaml_jax.audio.features import (
-    RECIPES,
-    WindowStatistics,
+    Embedder,
     image_chunks,
+    make_embedder,
     tower_clips,
     window_starts,
 )
@@ -51,15 +51,14 @@ def extract(job: Job) -> Extracted:
     """
     kept = dataclasses.replace(job, waveform=None)
     needs_embedding = not store.is_whole(job.embedding_path)
-    statistics, clips = None, None
-    if needs_embedding and job.audio.embedding not in RECIPES:
-        statistics = WindowStatistics(job.segments, job.audio)
+    embedder = make_embedder(job.segments, job.audio) if needs_embedding else None
+    clips = None
     try:
-        if statistics or not store.is_whole(job.log_mel_path):
+        if embedder or not store.is_whole(job.log_mel_path):
             with store.writing(job.log_mel_path) as entry:
-                _write_images(job, entry, statistics)
-        if statistics:
-            store_embeddings(job, np.stack(statistics.rows))
+                _write_images(job, entry, embedder)
+        if embedder:
+            store_embeddings(job, np.stack([*embedder.rows]))
         elif needs_embedding:
             with _reading(job) as (blocks, rate):
                 clips = tower_clips(blocks, rate, job.start_s, job.segments, job.audio)
@@ -70,8 +69,8 @@ def extract(job: Job) -> Extracted:
     return Extracted(kept, clips=clips)
 
 
-def _write_images(job: Job, entry: store.Writer, statistics: WindowStatistics | None) -> None:
-    """Writes a job's log-mel entry; computes the statistics, if given, from the same images.
+def _write_images(job: Job, entry: store.Writer, embedder: Embedder | None) -> None:
+    """Writes a job's log-mel entry; computes the embeddings, if asked for, from the same sound.
 
     Raises:
       UserError: The audio cannot be used.
@@ -80,7 +79,7 @@ def _write_images(job: Job, entry: store.Writer, statistics: WindowStatistics | 
 
     def images(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         chunks = image_chunks(blocks, rate, job.start_s, job.segments, job.audio)
-        passed = statistics.through(chunks) if statistics else (images for _, images in chunks)
+        passed = embedder.through(chunks) if embedder else (images for _, images in chunks)
         for chunk in passed:
             quiet.append(silent(chunk, job.audio))
             yield chunk
