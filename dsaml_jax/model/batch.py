@@ -27,7 +27,8 @@ class Batch(NamedTuple):
 
     Attributes:
       log_mel: natural log of mel power, [N, S, T, F]; None if `encoded` is given.
-      embedding: global embedding of each clip's song, [N, G]; None if `encoded` is given.
+      embedding: global embedding of each clip, [N, G], or of each segment, [N, S, G]; None if
+        `encoded` is given.
       curve: ratings (arousal, valence) in [-1, 1], [N, S, 2].
       valid: True where there is a rating, bool [N, S]; clips without ratings have no weight.
       batch_stats: running statistics of the normalization; {} if none are tracked.
@@ -35,7 +36,7 @@ class Batch(NamedTuple):
     """
 
     log_mel: Float[Array, "clips segments frames bands"] | None
-    embedding: Float[Array, "clips global_dim"] | None
+    embedding: Float[Array, "clips *rows global_dim"] | None
     curve: Float[Array, "clips segments 2"]
     valid: Bool[Array, "clips segments"]
     batch_stats: Any

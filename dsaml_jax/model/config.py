@@ -20,6 +20,7 @@ from dsaml_jax.errors import UserError
 NORMALIZATIONS = ("clip", "batch", "running")
 POSITIONS = ("relative_key", "relative_key_query", "none")
 DTYPES = ("bfloat16", "float16", "float32", "float64")
+SUPPORT_LOSSES = ("score", "likelihood")
 
 DType = Annotated[str, OneOf(DTYPES)]
 
@@ -69,8 +70,20 @@ class DSAMLConfig:
     lstm_unroll: Positive = 1
     # Width between the predictor's two linear layers.
     predictor_dim: Positive = 256
+    # Factor on what the predictor's output layer reads, 1 as released. Near one over the deviation
+    # of a fresh network's, it lets all layers learn at one rate, and one prior fit all weights.
+    basis_scale: PositiveFloat = 1.0
     # Dropout rate on attention maps, on block outputs and in the predictor.
     dropout: Annotated[float, Range(low=0, below=1)] = 0.1
+    # Numbers Z by which the output layer can be moved along Z learned directions (CAVIA); 0 for
+    # none, as released. `inner.adapt` = "context" adapts them alone.
+    context_dim: NonNegative = 0
+    # Whether the movement of a predicted curve is widened by a learned function of its deviation,
+    # after adapting, see `model.decision`.
+    decision: bool = False
+    # What the inner loop minimizes: "score", 1 - mean of {CCC, PCC, 1 - RMSE} plus the attention
+    # loss, as released; or "likelihood", see `model.likelihood`.
+    support_loss: Annotated[str, OneOf(SUPPORT_LOSSES)] = "score"
     # Of the transformer's LayerNorms.
     layer_norm_epsilon: PositiveFloat = 1e-12
     # Of the arithmetic; statistics are never below float32.

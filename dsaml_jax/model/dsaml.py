@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from dsaml_jax.errors import UserError
 from dsaml_jax.model.adapter import SpectrogramAdapter
 from dsaml_jax.model.config import DSAMLConfig
+from dsaml_jax.model.decision import Decision
 from dsaml_jax.model.fusion import Fusion
+from dsaml_jax.model.likelihood import Likelihood, Noise
 from dsaml_jax.model.predictor import Predictor
 from dsaml_jax.model.transformer import DualScaleTransformer
 
@@ -23,7 +25,7 @@ class Output(NamedTuple):
     """The model's output for N clips of S segments.
 
     Attributes:
-      curve: (arousal, valence), [N, S, 2].
+      curve: (arousal, valence), [N, S, 2], as `DSAML.predict` returns them.
       attention: attention maps before dropout, [P, layers, N, heads, S, S], with passes P in the
         order of `DSAMLConfig.bands` (local, global).
     """
@@ -41,7 +43,9 @@ class DSAML(nn.Module):
     """Adapter -> fusion -> dual-scale transformer -> predictor (Zhang et al., AAAI 2025).
 
     `train` turns on dropout, which needs a "dropout" key. With normalization "running" it also
-    turns on batch statistics, and updates the collection "batch_stats" if that is mutable.
+    turns on batch statistics, and updates the collection "batch_stats" if that is mutable. The
+    decision layer, the context and the likelihood's parameters are departures from the paper, and
+    exist only where the config asks for them.
     """
 
     config: DSAMLConfig
@@ -51,21 +55,27 @@ class DSAML(nn.Module):
         self.fusion = Fusion(self.config)
         self.transformer = DualScaleTransformer(self.config)
         self.predictor = Predictor(self.config)
+        if self.config.decision:
+            self.decision = Decision(self.config)
+        if self.config.support_loss == "likelihood":
+            self.likelihood = Likelihood(self.config)
 
     def __call__(
         self,
         log_mel: Float[Array, "clips segments frames bands"],
-        embedding: Float[Array, "clips global_dim"],
+        embedding: Float[Array, "clips *rows global_dim"],
         train: bool = False,
     ) -> Output:
-        """Predicts the curves of clips from log-mel images and song embeddings."""
+        """Predicts the curves of clips from log-mel images and embeddings, [N, G] or [N, S, G]."""
         x, attention = self.encode(log_mel, embedding, train)
+        if self.is_initializing() and self.config.support_loss == "likelihood":
+            self.noise()
         return Output(self.predict(x, train), attention)
 
     def encode(
         self,
         log_mel: Float[Array, "clips segments frames bands"],
-        embedding: Float[Array, "clips global_dim"],
+        embedding: Float[Array, "clips *rows global_dim"],
         train: bool = False,
     ) -> tuple[
         Float[Array, "clips segments dim"],
@@ -74,12 +84,13 @@ class DSAML(nn.Module):
         """Returns the features [N, S, D] that `predict` takes, and the maps of `Output`.
 
         Raises:
-          ValueError: the inputs have the wrong rank or different numbers of clips.
+          ValueError: the inputs have the wrong rank or different numbers of clips or segments.
           UserError: the sequence is longer than `DSAMLConfig.max_positions`.
         """
-        if log_mel.ndim != 4 or embedding.ndim != 2 or len(log_mel) != len(embedding):
+        leading = embedding.shape[:-1]
+        if log_mel.ndim != 4 or leading not in (log_mel.shape[:1], log_mel.shape[:2]):
             raise ValueError(
-                f"expected log_mel [N, S, T, F] and embedding [N, G], "
+                f"expected log_mel [N, S, T, F] and embedding [N, G] or [N, S, G], "
                 f"got {log_mel.shape} and {embedding.shape}"
             )
         if log_mel.shape[1] > self.config.max_positions:
@@ -94,7 +105,35 @@ class DSAML(nn.Module):
         self, x_NSD: Float[Array, "clips segments dim"], train: bool = False
     ) -> Float[Array, "clips segments 2"]:
         """Returns the curves of `Output` from features."""
+        return self.decide(self.expect(x_NSD, train))
+
+    def expect(
+        self, x_NSD: Float[Array, "clips segments dim"], train: bool = False
+    ) -> Float[Array, "clips segments 2"]:
+        """Returns the curves before the decision layer, which the support loss compares."""
         return self.predictor(x_NSD, not train).astype(self.config.statistics_dtype)
+
+    def basis(
+        self, x_NSD: Float[Array, "clips segments dim"], train: bool = False
+    ) -> Float[Array, "clips segments hidden"]:
+        """Returns what the output layer reads, see `Predictor.basis`."""
+        return self.predictor.basis(x_NSD, not train).astype(self.config.statistics_dtype)
+
+    def read(
+        self, basis_NSP: Float[Array, "clips segments hidden"]
+    ) -> Float[Array, "clips segments 2"]:
+        """Returns the curves before the decision layer from what the output layer reads."""
+        return self.predictor.read(basis_NSP).astype(self.config.statistics_dtype)
+
+    def decide(
+        self, curve_NSd: Float[Array, "clips segments 2"]
+    ) -> Float[Array, "clips segments 2"]:
+        """Applies the decision layer, if the model has one."""
+        return self.decision(curve_NSd) if self.config.decision else curve_NSd
+
+    def noise(self) -> Noise:
+        """Returns the parameters of the likelihood."""
+        return self.likelihood()
 
 
 def initialize(
@@ -106,7 +145,7 @@ def initialize(
       config: the model.
       key: random key.
       image: size of a segment's log-mel image, (T, F).
-      embedding_dim: size of the song embeddings, G.
+      embedding_dim: size of the embeddings, G, whether of clips or of segments.
     """
     log_mel = jnp.zeros((1, 2, *image), config.compute_dtype)
     embedding = jnp.zeros((1, embedding_dim), config.compute_dtype)

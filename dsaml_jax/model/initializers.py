@@ -11,8 +11,8 @@ fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """U(-1/sqrt(fan in), 1/sqrt(fan in))."""
 
 
-def linear(config: DSAMLConfig, features: int, name: str) -> nn.Dense:
-    """Returns the layer y = x W + b in the dtypes of the config."""
+def linear(config: DSAMLConfig, features: int, name: str | None = None) -> nn.Dense:
+    """Returns the layer y = x W + b in the dtypes of the config; `setup` names it by itself."""
     return nn.Dense(
         features,
         dtype=config.compute_dtype,

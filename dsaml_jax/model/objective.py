@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,7 @@ from dsaml_jax.meta.subset import is_whole, partition
 from dsaml_jax.model.batch import Batch, Encoded
 from dsaml_jax.model.config import DSAMLConfig
 from dsaml_jax.model.dsaml import DSAML, ENCODER
+from dsaml_jax.model.likelihood import Noise, negative_log_likelihood
 from dsaml_jax.model.losses import Agreement, agreement, attention_loss, score
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ __all__ = [
     "encode",
     "encoder_is_frozen",
     "score",
+    "support_loss",
 ]
 
 
@@ -49,40 +52,45 @@ def dsaml_loss(
 ) -> Callable[[Any, Batch, jax.Array], tuple[jax.Array, LossAux]]:
     """Returns the pure function loss(params, batch, key) -> (1 - score + attention loss, LossAux).
 
+    The score is that of the curve that the model predicts, after the decision layer if it has one.
+
     Args:
       config: the model.
       train: apply dropout (with `key`), and normalize with batch statistics while updating the
         running ones, if they are tracked.
     """
+    return functools.partial(_score_loss, config, train, "predict")
 
-    def loss(params: Any, batch: Batch, key: PRNGKeyArray) -> tuple[jax.Array, LossAux]:
-        encoded = batch.encoded
-        if encoded is None:
-            encoded = encode(config, params, batch, key, train=train)
-        curve, _ = DSAML(config).apply(
-            {"params": params},
-            encoded.features,
-            train,
-            rngs={"dropout": key},
-            mutable=[],
-            method="predict",
-        )
-        value = score(agreement(curve, batch.curve, batch.valid), _clip_weight(batch))
-        return 1.0 - value + encoded.attention_loss, LossAux(value, encoded.batch_stats)
+
+def support_loss(
+    config: DSAMLConfig, *, train: bool
+) -> Callable[[Any, Batch, jax.Array], jax.Array]:
+    """Returns the pure function loss(params, batch, key) -> scalar that the inner loop minimizes.
+
+    It compares the curves before the decision layer: with `support_loss` = "score" by the loss of
+    `dsaml_loss`, with "likelihood" by the sum over clips of their negative log-likelihood, so that
+    more songs tell more, and without attention loss.
+    """
+    if config.support_loss == "score":
+        return lambda *arguments: _score_loss(config, train, "expect", *arguments)[0]
+
+    def loss(params: Any, batch: Batch, key: PRNGKeyArray) -> jax.Array:
+        curve, _ = _curve(config, train, "expect", params, batch, key)
+        noise = Noise(**params["likelihood"])
+        return negative_log_likelihood(noise, batch.curve - curve, batch.valid).sum()
 
     return loss
 
 
 def dsaml_problem(config: DSAMLConfig, *, train: bool) -> Problem:
-    """Returns `dsaml_loss` as a meta-learning problem.
+    """Returns `support_loss` and `dsaml_loss` as a meta-learning problem.
 
     If the inner loop freezes the whole encoder (ANIL, Raghu et al. 2020), the support is encoded
     once before the loop; the encoder's dropout is then drawn once per task.
     """
-    loss = dsaml_loss(config, train=train)
 
     def precompute(frozen: Any, batch: Batch, key: PRNGKeyArray) -> Batch:
-        if not _has_encoder(frozen):
+        if batch.encoded is not None or not _has_encoder(frozen):
             return batch
         return batch._replace(
             log_mel=None,
@@ -90,7 +98,33 @@ def dsaml_problem(config: DSAMLConfig, *, train: bool) -> Problem:
             encoded=encode(config, frozen, batch, key, train=train),
         )
 
-    return Problem(lambda *arguments: loss(*arguments)[0], loss, precompute)
+    return Problem(support_loss(config, train=train), dsaml_loss(config, train=train), precompute)
+
+
+def _score_loss(
+    config: DSAMLConfig, train: bool, method: str, params: Any, batch: Batch, key: PRNGKeyArray
+) -> tuple[jax.Array, LossAux]:
+    curve, encoded = _curve(config, train, method, params, batch, key)
+    value = score(agreement(curve, batch.curve, batch.valid), _clip_weight(batch))
+    return 1.0 - value + encoded.attention_loss, LossAux(value, encoded.batch_stats)
+
+
+def _curve(
+    config: DSAMLConfig, train: bool, method: str, params: Any, batch: Batch, key: PRNGKeyArray
+) -> tuple[jax.Array, Encoded]:
+    """Returns the curves of a method of `DSAML`, and the encoder's output."""
+    encoded = batch.encoded
+    if encoded is None:
+        encoded = encode(config, params, batch, key, train=train)
+    curve, _ = DSAML(config).apply(
+        {"params": params},
+        encoded.features,
+        train,
+        rngs={"dropout": key},
+        mutable=[],
+        method=method,
+    )
+    return curve, encoded
 
 
 def encoder_is_frozen(loop: InnerLoop, params: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from dsaml_jax.model import dropout
@@ -17,28 +18,83 @@ if TYPE_CHECKING:
 
 
 class Predictor(nn.Module):
-    """The network from features to curves; its output is not bounded, as released."""
+    """The network from features to curves; its output is not bounded, as released.
+
+    The layer "hidden" is linear, so what "output" reads is a basis of curves, and moving "output"
+    moves the curve within it.
+    """
+
+    config: DSAMLConfig
+
+    def setup(self):
+        config = self.config
+        self.forward = LSTM(config)
+        self.backward = LSTM(config)
+        self.hidden = linear(config, config.predictor_dim)
+        self.output = linear(config, 2)
+        if config.context_dim:
+            self.context = Context(config)
+
+    def __call__(
+        self, x_NSD: Float[Array, "clips segments dim"], deterministic: bool
+    ) -> Float[Array, "clips segments 2"]:
+        """Returns (arousal, valence) of each segment."""
+        return self.read(self.basis(x_NSD, deterministic))
+
+    def read(
+        self, basis_NSP: Float[Array, "clips segments hidden"]
+    ) -> Float[Array, "clips segments 2"]:
+        """Returns the curves that the output layer, moved by the context, reads from a basis."""
+        curve = self.output(basis_NSP)
+        return curve + self.context(basis_NSP) if self.config.context_dim else curve
+
+    def basis(
+        self, x_NSD: Float[Array, "clips segments dim"], deterministic: bool
+    ) -> Float[Array, "clips segments hidden"]:
+        """Returns what the output layer reads, with P = `predictor_dim` values a segment."""
+        config = self.config
+        # One recurrence computes both directions; the second one runs backward in time.
+        (forward, kernel_1), (backward, kernel_2) = self.forward(x_NSD), self.backward(x_NSD)
+        gates_S2NG = jnp.stack([forward, backward[:, ::-1]]).transpose(2, 0, 1, 3)
+        hidden, _ = lstm(gates_S2NG, jnp.stack([kernel_1, kernel_2]), config.lstm_unroll)
+        hidden = jnp.concatenate([hidden[:, 0], hidden[::-1, 1]], axis=-1).swapaxes(0, 1)
+        hidden = self.hidden(hidden)
+        if config.basis_scale != 1:
+            hidden *= config.basis_scale
+        if config.dropout and not deterministic:
+            key = self.make_rng("dropout")
+            hidden *= dropout.factors(key, config.dropout, [hidden.shape], hidden.dtype)[0]
+        return hidden
+
+
+class Context(nn.Module):
+    """A listener's Z numbers z, and the directions of the output layer along which they move it.
+
+    The curve changes by Σ_k z_k (h U_k + c_k), h what the output layer reads. z is 0 for everybody
+    and is adapted (CAVIA, Zintgraf et al. 2019). With z ~ N(0, I) this is a Gaussian prior of the
+    output layer's weights whose covariance of rank Z is learned (ALPaCA, Harrison et al. 2018).
+    """
 
     config: DSAMLConfig
 
     @nn.compact
     def __call__(
-        self, x_NSD: Float[Array, "clips segments dim"], deterministic: bool
+        self, basis_NSP: Float[Array, "clips segments hidden"]
     ) -> Float[Array, "clips segments 2"]:
-        """Returns (arousal, valence) of each segment."""
+        """Returns the change of the curve."""
         config = self.config
-        # One recurrence computes both directions; the second one runs backward in time.
-        (forward, kernel_1), (backward, kernel_2) = (
-            LSTM(config, name=name)(x_NSD) for name in ("forward", "backward")
-        )
-        gates_S2NG = jnp.stack([forward, backward[:, ::-1]]).transpose(2, 0, 1, 3)
-        hidden, _ = lstm(gates_S2NG, jnp.stack([kernel_1, kernel_2]), config.lstm_unroll)
-        hidden = jnp.concatenate([hidden[:, 0], hidden[::-1, 1]], axis=-1).swapaxes(0, 1)
-        hidden = linear(config, config.predictor_dim, "hidden")(hidden)
-        if config.dropout and not deterministic:
-            key = self.make_rng("dropout")
-            hidden *= dropout.factors(key, config.dropout, [hidden.shape], hidden.dtype)[0]
-        return linear(config, 2, "output")(hidden)
+        numbers, dtype = config.context_dim, jnp.dtype(config.param_dtype)
+        shape = numbers, basis_NSP.shape[-1], 2
+        vector = self.param("vector", nn.initializers.zeros, (numbers,), dtype)
+        kernel = self.param("kernel", _direction, shape, dtype)
+        bias = self.param("bias", nn.initializers.zeros, (numbers, 2), dtype)
+        moved = jnp.tensordot(vector, kernel, 1).astype(config.compute_dtype)
+        return basis_NSP @ moved + (vector @ bias).astype(config.compute_dtype)
+
+
+def _direction(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    """Draws directions [Z, P, 2] with entries of variance 1 / (Z P)."""
+    return jax.random.normal(key, shape, dtype) / (shape[0] * shape[1]) ** 0.5
 
 
 class LSTM(nn.Module):

@@ -182,15 +182,17 @@ def test_adapting_the_head_runs_the_encoder_once():
 
 @pytest.mark.parametrize("name", ADAPTED)
 def test_named_subsets_select_the_right_modules(name):
-    _, params, _ = example("clip")
+    personal = dataclasses.replace(TINY, context_dim=3, decision=True, support_loss="likelihood")
+    params = initialize(personal, KEY, IMAGE, 5)["params"]
     adapted, _ = partition(params, ADAPTED[name])
     tops = {top for top, subtree in params.items() if jax.tree.leaves(adapted[top])}
     expected = {
-        "all": set(params),
+        "all": {"adapter", "fusion", "transformer", "predictor"},
         "head": {"predictor"},
-        "encoder": set(params) - {"predictor"},
+        "encoder": {"adapter", "fusion", "transformer"},
         "norm": {"adapter", "transformer"},
+        "context": {"predictor"},
     }
     assert tops == expected[name]
     sizes = {len(leaf.shape) for leaf in jax.tree.leaves(adapted)}
-    assert sizes == {1} if name == "norm" else 2 in sizes
+    assert sizes == {1} if name in ("norm", "context") else 2 in sizes

@@ -73,6 +73,24 @@ def test_a_clip_depends_on_its_batch_only_with_batch_statistics(normalization):
     assert same == (normalization != "batch")
 
 
+def test_an_embedding_of_the_clip_equals_that_embedding_of_every_segment():
+    config, variables = model()
+    log_mel, embedding = inputs(2)
+    rows = jnp.repeat(embedding[:, None], SEGMENTS, axis=1)
+    whole = compiled(config)(variables, log_mel, embedding).curve
+    np.testing.assert_allclose(compiled(config)(variables, log_mel, rows).curve, whole, atol=1e-6)
+    one_changed = compiled(config)(variables, log_mel, rows.at[0, 3].add(1.0)).curve
+    assert np.abs(one_changed[0] - whole[0]).max() > 1e-4
+    np.testing.assert_allclose(one_changed[1], whole[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, SEGMENTS + 1), (2, SEGMENTS, 1)])
+def test_embeddings_of_other_clips_or_segments_are_rejected(leading):
+    config, variables = model()
+    with pytest.raises(ValueError, match=r"embedding \[N, G\] or \[N, S, G\]"):
+        DSAML(config).apply(variables, inputs(2)[0], jnp.zeros((*leading, EMBEDDING)))
+
+
 def test_clip_statistics_are_batch_statistics_of_one_clip():
     log_mel, embedding = inputs(1)
     curves = []

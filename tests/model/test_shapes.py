@@ -14,9 +14,11 @@ from dsaml_jax.model import (
     activations,
     adapter,
     convolution,
+    decision,
     dsaml,
     fusion,
     initialize,
+    likelihood,
     losses,
     objective,
     phases,
@@ -54,8 +56,10 @@ def test_annotations_of_the_model_and_its_losses_hold():
         activations,
         adapter,
         convolution,
+        decision,
         dsaml,
         fusion,
+        likelihood,
         losses,
         lstm_module,
         objective,
@@ -66,8 +70,9 @@ def test_annotations_of_the_model_and_its_losses_hold():
     clips = batch()
     with checked_modules(*modules) as uncalled:
         key = jax.random.key(0)
-        for normalization in ("clip", "running"):
-            config = dataclasses.replace(CONFIG, normalization=normalization)
+        personal = {"context_dim": 2, "decision": True, "support_loss": "likelihood"}
+        for normalization, changes in (("clip", {}), ("running", {}), ("clip", personal)):
+            config = dataclasses.replace(CONFIG, normalization=normalization, **changes)
             variables = initialize(config, key, (FRAMES, BANDS), EMBEDDING)
             clips = clips._replace(batch_stats=variables.get("batch_stats", {}))
 
@@ -81,10 +86,17 @@ def test_annotations_of_the_model_and_its_losses_hold():
                 check_fields(output)
                 agreements = losses.agreement(output.curve, clips.curve, clips.valid)
                 check_fields(agreements)
+                if config.decision:
+                    loss = objective.dsaml_problem(config, train=False).loss
+                    value += loss(params, clips, key)
+                    basis = DSAML(config).apply(variables, encoded.features, method="basis")
+                    check_fields(DSAML(config).apply(variables, method="noise"))
+                    DSAML(config).apply(variables, basis, method="read")
                 return value
 
             jax.eval_shape(loss, variables, key)
         check_fields(clips)
+        check_fields(clips._replace(embedding=jnp.ones((CLIPS, SEGMENTS, EMBEDDING))))
     assert uncalled == set()
 
 
