@@ -8,6 +8,7 @@ takes seconds to compile.
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import json
 import tempfile
@@ -23,16 +24,25 @@ import tests.conftest  # noqa: F401  (the compile cache)
 from dsaml_jax.config.estimators import ESTIMATORS
 from dsaml_jax.config.experiment import TaskConfig
 from dsaml_jax.config.inner import InnerConfig
+from dsaml_jax.config.listeners import ListenersConfig
 from dsaml_jax.config.optimizers import OptimizerConfig
+from dsaml_jax.data.songs import raters_of
 from dsaml_jax.data.tables import Tables
+from dsaml_jax.meta import MetaParams
 from dsaml_jax.model import DSAMLConfig
 from dsaml_jax.runtime import processes
 from dsaml_jax.runtime.hlo_cost import program_cost
 from dsaml_jax.training.batch_source import open_batch_source
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.devices import replicate, task_mesh
+from dsaml_jax.training.listeners_step import (
+    infers_after,
+    make_inference,
+    make_listeners_step,
+    start_listeners,
+)
 from dsaml_jax.training.state import TrainState, initial_state
-from dsaml_jax.training.step import make_meta_step
+from dsaml_jax.training.step import make_meta_step, songs_of_step
 
 IMAGE, SEGMENTS, EMBEDDING, SONGS, ANNOTATORS = (3, 4), 4, 4, 12, 12
 TASKS = 9
@@ -46,6 +56,9 @@ PLANS = ((1, 0), (2, 1), (4, 2), (8, 0))
 That is one round of 9, five rounds of 1, two rounds of 2, and one round of 2 tasks per device. All
 but the first pad the batch of 9 tasks.
 """
+
+LISTENERS_PLANS = ((1, 0), (4, 1), (8, 0))
+"""(devices, songs at once per device): one group of 9, three rounds of 1, two songs a device."""
 
 SELECTED = {("float64", "second_order"): (PLANS[0], *PLANS[2:])}
 ALL = {
@@ -188,7 +201,8 @@ def streamed(estimator: str) -> dict:
     tables = jax.tree.map(jnp.asarray, host)
     tables = tables._replace(log_mel=host.log_mel, embedding=host.embedding)
     start = jax.tree.map(np.asarray, initial_of(dtype, estimator))
-    with open_batch_source(tables, sizes, key, mesh) as batch_source:
+    songs = functools.partial(songs_of_step, sizes)
+    with open_batch_source(tables, songs, key, mesh) as batch_source:
         arguments = replicate(start, mesh), batch_source(0, STEPS), replicate(key, mesh)
         compiled = step.lower(*arguments).compile()
         state, metrics = compiled(*arguments)
@@ -219,9 +233,56 @@ def main() -> None:
     if several:
         results["disagreement"] = disagreement()
     else:
+        for plan in LISTENERS_PLANS:
+            results[f"listeners {plan[0]}"] = listeners(*plan)
         results["restarted"] = restarted("float64", "second_order")
         results["streamed"] = streamed("second_order")
     options.out.write_text(json.dumps(results))
+
+
+def listeners(devices: int, songs_at_once: int) -> dict:
+    """Returns the losses of the listeners' stage in float64, with an inference, and what is left.
+
+    9 songs a step, in groups of `songs_at_once` a device.
+    """
+    with jax.enable_x64(True):
+        model = dataclasses.replace(
+            model_of("float64"),
+            normalization="clip",
+            context_dim=2,
+            decision=True,
+            support_loss="likelihood",
+        )
+        config = ListenersConfig(
+            steps=STEPS,
+            songs=TASKS,
+            songs_at_once=songs_at_once,
+            infer_from=2,
+            embedding_noise=0.1,
+            log_mel_noise=0.1,
+        )
+        mesh, host = task_mesh(jax.devices()[:devices]), random_tables("float64")
+        raters = raters_of(host, SONGS)
+        weights = initial_state(
+            model, inner_of("first_order").loop(), OUTER, jax.random.key(1), IMAGE, EMBEDDING
+        ).weights
+        state = start_listeners(
+            model, config, weights._replace(meta_params=MetaParams(weights.params, {})), OUTER, host
+        )
+        state = replicate(jax.tree.map(np.asarray, state), mesh)
+        tables, key = replicate((host, jax.random.key(2)), mesh)
+        step = make_listeners_step(model, config, OUTER, raters, mesh)
+        infer = make_inference(raters, mesh)
+        values = []
+        for i in range(STEPS):
+            state, metrics = step(state, tables, key)
+            values.append(float(metrics.scalars["loss"]))
+            if infers_after(config, i + 1):
+                state = infer(state, tables.without_songs())
+        return {
+            "losses": values,
+            "weights": weight_of(state) + float(np.abs(state.listeners.posterior.mean).sum()),
+        }
 
 
 def disagreement() -> list[str]:

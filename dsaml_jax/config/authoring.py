@@ -18,12 +18,14 @@ def defaults(cls: type) -> Any:
     values = ConfigDict()
     kinds = field_types(cls)
     for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(kinds[field.name]):
-            values[field.name] = defaults(kinds[field.name])
-        elif field.default is not dataclasses.MISSING:
+        if field.default is not dataclasses.MISSING:
             values[field.name] = field.default
         elif field.default_factory is not dataclasses.MISSING:
-            values[field.name] = ConfigDict(field.default_factory())
+            made: Any = field.default_factory()
+            is_mapping = not dataclasses.is_dataclass(made)
+            values[field.name] = ConfigDict(made if is_mapping else dataclasses.asdict(made))
+        elif dataclasses.is_dataclass(kinds[field.name]):
+            values[field.name] = defaults(kinds[field.name])
     return values
 
 

@@ -15,8 +15,10 @@ PROTOCOLS = ("cross_song", "same_song")
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """How the test split is evaluated; validation is always cross-song, on first clips."""
+    """How models are evaluated; during training, validation is cross-song and on first clips."""
 
+    # The split that is evaluated: "test", or "validation", on which choices are made.
+    split: Annotated[str, OneOf(("test", "validation"))] = "test"
     # One table each. "cross_song": adapt on whole songs' first clips, test on other songs.
     # "same_song": adapt on the first clip of a long song, test on the rest of that song (the
     # release's protocol on DEAM). Consensus labels ignore protocols.
@@ -74,7 +76,7 @@ _VARIANT_NAME = re.compile(r"[\w(+=][\w ().,:+=-]{0,99}")
 class ComparisonConfig:
     """What --mode=compare runs."""
 
-    # {name: changes to `inner`}; `Experiment.variants` applies them.
+    # {name: changes to the experiment}, such as {"exact": {"inner": {"steps": 3}}}.
     variants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # Seeds of each variant's runs.
     seeds: Annotated[tuple[Seed, ...], Unique()] = (0,)

@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dsaml_jax.audio.config import AudioConfig
+from dsaml_jax.audio.config import WEIGHTLESS, AudioConfig
 from dsaml_jax.config.data import DataConfig
 from dsaml_jax.config.evaluation import ComparisonConfig, DiagnosticsConfig, EvaluationConfig
 from dsaml_jax.config.freeze import freeze, replace
 from dsaml_jax.config.inner import InnerConfig
+from dsaml_jax.config.listeners import ListenersConfig
 from dsaml_jax.config.stage import StageConfig
 from dsaml_jax.config.tasks import TaskConfig
 from dsaml_jax.constraints import Seed, check_fields
@@ -30,9 +31,10 @@ __all__ = [
 
 MAY_CHANGE = {
     "data": ("root", "prepared", "processes", "beam_options", "on_device"),
+    "listeners": ("checkpoint_every", "skip_at_most"),
     "population": ("checkpoint_every", "skip_at_most"),
     "meta": ("checkpoint_every", "skip_at_most"),
-    "evaluation": ("figures", "songs_curve"),
+    "evaluation": ("figures", "songs_curve", "split"),
 }
 """Fields that may change when a run resumes; none affects the weights. The data may move but must
 stay the same: checkpoints hold their fingerprint."""
@@ -48,8 +50,10 @@ class Experiment:
     population: StageConfig
     # Meta-learning.
     meta: StageConfig
-    # Whether meta-learning starts from the population model.
+    # Whether meta-learning starts from the population model, instead of where that starts.
     meta_from_population: bool = False
+    # Training on all listeners of a song at once, from which both other stages start.
+    listeners: ListenersConfig = dataclasses.field(default_factory=ListenersConfig)
     # Of weights, tasks, dropout, episodes and bootstrap.
     seed: Seed = 0
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -61,11 +65,11 @@ class Experiment:
 
     def __post_init__(self):
         check_fields(self, "")
-        if self.audio.embedding != "statistics" and not self.data.embedding_weights:
+        if self.audio.embedding not in WEIGHTLESS and not self.data.embedding_weights:
             raise UserError(
                 f"audio.embedding is {self.audio.embedding!r}, but data.embedding_weights is "
                 "empty; give the path of imagebind_huge.pth (CC BY-NC 4.0: no commercial use), or "
-                "choose audio.embedding='statistics', which needs no weights."
+                f"choose audio.embedding={' or '.join(map(repr, WEIGHTLESS))}, which needs none."
             )
         check_rating_period(self.audio)
         for hop in self.evaluation.hops:
@@ -81,7 +85,7 @@ class Experiment:
             )
 
     def variants(self) -> dict[str, Experiment]:
-        """Returns the experiment with each variant of its inner loop, by name.
+        """Returns the variants of the experiment that a comparison runs, by name.
 
         Raises:
           UserError: a variant changes an unknown field or contradicts itself.
@@ -90,12 +94,11 @@ class Experiment:
         for name, changes in self.comparison.variants.items():
             path = f"comparison.variants.{name}"
             try:
-                inner = replace(self.inner, changes, path)
+                made[name] = replace(self, changes, path)
             except UserError as error:
                 sentence = str(error)
                 known = sentence.startswith(path)
                 raise UserError(sentence if known else f"{path}: {sentence}") from error
-            made[name] = dataclasses.replace(self, inner=inner)
         return made
 
 

@@ -47,12 +47,22 @@ def freeze(cls: type[Config], values: Any, path: str = "") -> Config:
 
 
 def replace(config: Config, changes: Any, path: str) -> Config:
-    """Returns a frozen config with some fields replaced; checks as `freeze` does."""
+    """Returns a frozen config with some fields replaced; checks as `freeze` does.
+
+    Fields of nested configs that `changes` does not name keep their values.
+    """
     cls = type(config)
     if not isinstance(changes, Mapping):
         raise UserError(f"{path} is {changes!r}; expected some of {', '.join(_names(cls))}.")
     _refuse_unknown(cls, changes, path)
-    return dataclasses.replace(typing.cast(Any, config), **_converted(cls, changes, path))
+    nested = {name for name in changes if dataclasses.is_dataclass(field_types(cls)[name])}
+    replaced = {
+        name: replace(getattr(config, name), changes[name], f"{path}.{name}") for name in nested
+    }
+    others = {name: value for name, value in changes.items() if name not in nested}
+    return dataclasses.replace(
+        typing.cast(Any, config), **replaced, **_converted(cls, others, path)
+    )
 
 
 def _refuse_unknown(cls: type, values: Mapping[str, Any], path: str) -> None:

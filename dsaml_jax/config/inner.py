@@ -18,15 +18,18 @@ from dsaml_jax.config.optimizers import OptimizerConfig
 from dsaml_jax.constraints import NonNegative, NonNegativeFloat, OneOf, check_fields
 from dsaml_jax.errors import UserError
 from dsaml_jax.meta import DIRECTIONS, RATES, Estimator, InnerLoop, MetaParams
-from dsaml_jax.model import ENCODER
+from dsaml_jax.model import ENCODER, MODULES
 
 ADAPTED = {
-    "all": ("*",),
+    "all": MODULES,
     "head": ("predictor",),
     "encoder": ENCODER,
     "norm": ("*norm*",),
+    "context": ("predictor/context/vector",),
 }
-"""Names for subsets of the model's weights; "head" is ANIL (Raghu et al. 2020)."""
+"""Names for subsets of the model's weights; "head" is ANIL (Raghu et al. 2020), "context" CAVIA
+(Zintgraf et al. 2019). None includes the decision layer or the parameters of the likelihood, which
+are the same for everybody."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +89,7 @@ class InnerConfig:
     @property
     def patterns(self) -> tuple[str, ...]:
         """Path patterns of the adapted weights."""
-        named = ADAPTED.get(self.adapt)
-        return named or tuple(part.strip() for part in self.adapt.split(",") if part.strip())
+        return patterns(self.adapt)
 
     def loop(self) -> InnerLoop:
         """Returns the inner loop."""
@@ -108,6 +110,11 @@ class InnerConfig:
     def without_steps(self) -> InnerConfig:
         """Returns a config that does not adapt: ordinary training on the query songs."""
         return InnerConfig(steps=0, optimizer=self.optimizer, estimator=FirstOrderConfig())
+
+
+def patterns(names: str) -> tuple[str, ...]:
+    """Returns the path patterns of weights: of a name in `ADAPTED`, or those between commas."""
+    return ADAPTED.get(names) or tuple(part.strip() for part in names.split(",") if part.strip())
 
 
 def outer_optimizer(

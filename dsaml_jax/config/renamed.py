@@ -16,15 +16,28 @@ _RENAMED = {
     "inner.multi_step_until": ("inner.estimator.multi_step_until", "multi_step_until={value}"),
 }
 
+_INNER = {
+    *("steps", "adapt", "optimizer", "estimator", "rates", "rates_learning_rate"),
+    *("direction", "proximal"),
+}
+"""Fields of `inner` that variants of a comparison named without "inner"."""
+
 
 def new_form(path: str, value: Any) -> str:
     """Returns one sentence on how to write an old field today; "" for a field that never was.
 
     Args:
-      path: of the field, such as "inner.chunk"; variants of a comparison count as "inner".
+      path: of the field, such as "inner.chunk"; variants of a comparison count as a config.
       value: what the config says.
     """
-    path = re.sub(r"^comparison\.variants\.[^.]+", "inner", path)
+    variant = re.match(r"comparison\.variants\.[^.]+\.", path)
+    if variant:
+        path = path[variant.end() :]
+        if path in _INNER:
+            return (
+                f"{variant[0]}{path} is now {variant[0]}inner.{path}: a variant may change any "
+                f"field of the experiment; write dict(inner=dict({path}=...))."
+            )
     if path == "tasks.at_once":
         return "tasks.at_once is now called tasks.tasks_per_device."
     if path in ("inner.estimator", "inner.estimator.engine") and isinstance(value, str):

@@ -103,6 +103,7 @@ def build_corpus(
     labels: str = "personal",
     whole_songs: bool = False,
     on_device: bool = True,
+    embedding_per_segment: bool = False,
     ratings_by_song: Mapping[str, Sequence[Rating]] | None = None,
 ) -> Corpus:
     """Stacks the features of songs and indexes their ratings.
@@ -121,13 +122,15 @@ def build_corpus(
       labels: "personal" or "consensus".
       whole_songs: whether to keep the features of whole songs instead of first clips.
       on_device: whether to put the features on the device, like the ratings.
+      embedding_per_segment: whether the features have an embedding for each segment.
       ratings_by_song: {song id: all ratings in the data set}; by default the ratings of `songs`.
 
     Raises:
       UserError: a rating is not finite, an annotator rated a song twice, or no annotator has
         `min_songs` songs.
     """
-    features = [song if whole_songs else _first_clip(song, segments) for song in features]
+    rows = segments if embedding_per_segment else 1
+    features = [song if whole_songs else _first_clip(song, segments, rows) for song in features]
     selected: list[tuple[int, Rating]] = []
     for i, song in enumerate(songs):
         labeled = [
@@ -152,9 +155,10 @@ def build_corpus(
     annotator_of = np.array([index[rating.annotator_id] for _, rating in kept], np.int32)
     ratings_of, counts = _ratings_by_annotator(annotator_of, len(annotator_ids))
     place = jnp.asarray if on_device else np.asarray
+    embedding = np.stack([song.embeddings[:rows] for song in features])
     tables = Tables(
         log_mel=place(np.stack([song.log_mel[:segments] for song in features])),
-        embedding=place(np.stack([song.embeddings[0] for song in features])),
+        embedding=place(embedding if embedding_per_segment else embedding[:, 0]),
         curve=jnp.asarray(curve[:, :segments]),
         valid=jnp.asarray(valid[:, :segments]),
         song_of=jnp.array([song for song, _ in kept], jnp.int32),
@@ -198,10 +202,11 @@ def _check_ratings(song: Song, ratings: Sequence[Rating], source: str) -> None:
             )
 
 
-def _first_clip(song: SongFeatures, segments: int) -> SongFeatures:
+def _first_clip(song: SongFeatures, segments: int, rows: int) -> SongFeatures:
+    """Returns the first segments of a song, and the first rows of its embeddings."""
     # Copies: a view would keep the whole song in memory.
     return SongFeatures(
-        song.log_mel[:segments].copy(), song.embeddings[:1].copy(), song.starts[:1].copy()
+        song.log_mel[:segments].copy(), song.embeddings[:rows].copy(), song.starts[:rows].copy()
     )
 
 

@@ -52,6 +52,7 @@ def load_corpora(experiment: Experiment) -> dict[str, Corpus]:
             labels=data.labels,
             whole_songs=split == "test" and experiment.evaluation.whole_songs,
             on_device=data.on_device,
+            embedding_per_segment=experiment.audio.embedding_per_segment,
             ratings_by_song=ratings_by_song,
         )
         sources = tuple(prepared.features.source(song.song_id) for song in songs)

@@ -26,8 +26,8 @@ class Scaling(NamedTuple):
 
     @classmethod
     def of(cls, embedding: jax.Array | np.ndarray) -> Scaling:
-        """Computes the statistics of embeddings [N, G]."""
-        embedding = np.asarray(embedding)
+        """Computes the statistics of embeddings [N, G] or [N, S, G], over all but the last axis."""
+        embedding = np.asarray(embedding).reshape(-1, embedding.shape[-1])
         # A constant value carries no information: scale it to 0 instead of amplifying its
         # rounding errors.
         deviation = embedding.std(0)

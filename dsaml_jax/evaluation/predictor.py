@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsaml_jax.config.inner import InnerConfig
+from dsaml_jax.data.tables import Tables
 from dsaml_jax.evaluation.protocols import EvalSet
 from dsaml_jax.evaluation.splicing import splice
 from dsaml_jax.evaluation.windows import Clips, episode_windows, map_windows
@@ -44,7 +45,8 @@ def _curves(model: DSAMLConfig, variables: dict[str, Any], clips: Clips) -> jax.
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _features(model: DSAMLConfig, variables: dict[str, Any], clips: Clips) -> jax.Array:
+def encode_clips(model: DSAMLConfig, variables: dict[str, Any], clips: Clips) -> jax.Array:
+    """Returns the encoder's features of clips, [N, S, D]."""
     return DSAML(model).apply(variables, *clips, method="encode")[0]
 
 
@@ -92,8 +94,8 @@ def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predic
     ) -> tuple[np.ndarray, np.ndarray]:
         plan, segments = eval_set.plan, eval_set.corpus.segments
 
-        def adapt_to(episodes: np.ndarray):
-            return adapt_many(weights, eval_set.corpus.tables.batch(support[episodes], None))
+        def adapt_to(episodes: np.ndarray, tables: Tables = eval_set.corpus.tables):
+            return adapt_many(weights, tables.batch(support[episodes], None))
 
         def predict_whole(params, windows: np.ndarray):
             return curves_many(params, weights.batch_stats, eval_set.clips(windows))
@@ -103,14 +105,24 @@ def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predic
             return _predict(eval_set, len(support), chunk, adapt_to, predict_whole)
         # The adapted models differ only in their heads: encode every window once for all episodes.
         features = map_windows(
-            lambda windows: _features(model, weights.variables, eval_set.clips(windows)),
+            lambda windows: encode_clips(model, weights.variables, eval_set.clips(windows)),
             len(plan.at),
         )
+
+        # The first windows are the first clips of the songs, which the supports are among.
+        tables = eval_set.corpus.tables
+        encoded = tables._replace(encoded=jnp.asarray(features[: len(tables.log_mel)]))
 
         def predict_head(params, windows: np.ndarray):
             return heads_many(params, features[windows])
 
-        return _predict(eval_set, len(support), chunk, adapt_to, predict_head)
+        return _predict(
+            eval_set,
+            len(support),
+            chunk,
+            functools.partial(adapt_to, tables=encoded),
+            predict_head,
+        )
 
     return predict
 

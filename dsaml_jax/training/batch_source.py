@@ -1,4 +1,4 @@
-"""Songs for the meta-steps: all on the device, or streamed from host memory ahead of each call."""
+"""Songs for the steps of training: on the device, or streamed from the host ahead of each call."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from dsaml_jax.config.experiment import TaskConfig
 from dsaml_jax.data.tables import Tables
 from dsaml_jax.training.devices import replicate
-from dsaml_jax.training.step import draw_step
 
 BatchSource = Callable[[int, int], Tables]
-"""source(first, count) -> replicated tables from which the `count` meta-steps that follow step
-`first` draw the same tasks as from the whole tables."""
+"""source(first, count) -> replicated tables from which the `count` steps that follow step `first`
+draw the same songs as from the whole tables."""
+
+SongsOfStep = Callable[[Tables, jax.Array, jax.Array], jax.Array]
+"""songs_of_step(tables, key, step) -> the songs [n] that the step after `step` others needs."""
 
 
 @contextlib.contextmanager
 def open_batch_source(
-    tables: Tables, tasks: TaskConfig, key: jax.Array, mesh: Mesh
+    tables: Tables, songs_of_step: SongsOfStep, key: jax.Array, mesh: Mesh
 ) -> Iterator[BatchSource]:
-    """Opens the batch source of a stage whose meta-steps draw with `key`.
+    """Opens the batch source of a stage whose steps draw with `key`.
 
     Songs in host memory (`data.on_device` = False) are streamed, see `Stream`; others are copied to
     every device once.
@@ -36,34 +36,31 @@ def open_batch_source(
         whole = replicate(tables, mesh)
         yield lambda first, count: whole
         return
-    with contextlib.closing(Stream(tables, tasks, key, mesh)) as stream:
+    with contextlib.closing(Stream(tables, songs_of_step, key, mesh)) as stream:
         yield stream
 
 
 class Stream:
     """Sends the songs of each call while the devices compute the call before.
 
-    Draws the tasks exactly as the meta-step will. The n songs that they name go to the devices as
+    Draws exactly as the step will. The n songs that it names go to the devices as
     tables of n songs, padded to the same number each time so that one program is compiled, with
     ratings that point to the songs' new places. The results are the same to the bit. Every device
-    gets the songs of all tasks.
+    gets all of them.
     """
 
-    def __init__(self, tables: Tables, tasks: TaskConfig, key: jax.Array, mesh: Mesh):
+    def __init__(self, tables: Tables, songs_of_step: SongsOfStep, key: jax.Array, mesh: Mesh):
         self._songs = tables.log_mel, tables.embedding
         self._song_of = np.asarray(tables.song_of)
         self._mesh = mesh
-        no_songs = jnp.zeros((0,))
-        ratings = tables._replace(log_mel=no_songs, embedding=no_songs)
+        ratings = tables.without_songs()
         self._ratings = replicate(ratings, mesh)
         # Drawn on the host: on an accelerator a draw would wait for the running meta-step.
         host_ratings = jax.tree.map(_to_host, ratings)
         host_key = jax.random.wrap_key_data(
             _to_host(jax.random.key_data(key)), impl=jax.random.key_impl(key)
         )
-        self._draw = jax.jit(
-            jax.vmap(lambda step: draw_step(tasks, host_ratings, host_key, step)[0])
-        )
+        self._draw = jax.jit(jax.vmap(lambda step: songs_of_step(host_ratings, host_key, step)))
         self._worker = ThreadPoolExecutor(1)
         self._ahead: tuple[tuple[int, int], Future[Tables]] | None = None
 
@@ -83,10 +80,10 @@ class Stream:
         return self._worker.submit(self._gather, first, count)
 
     def _gather(self, first: int, count: int) -> Tables:
-        draw = self._draw(_to_host(np.arange(first, first + count, dtype=np.int32)))
-        ratings = np.concatenate([np.ravel(draw.support), np.ravel(draw.query)])
-        drawn = np.unique(self._song_of[ratings])
-        songs = np.resize(drawn, min(len(ratings), len(self._songs[0])))
+        steps = _to_host(np.arange(first, first + count, dtype=np.int32))
+        needed = np.ravel(self._draw(steps))
+        drawn = np.unique(needed)
+        songs = np.resize(drawn, min(len(needed), len(self._songs[0])))
         place = np.zeros(len(self._songs[0]), np.int32)
         place[drawn] = np.arange(len(drawn))
         log_mel, embedding, song_of = replicate(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from dsaml_jax.runtime.files import read_json_object
 from dsaml_jax.runtime.processes import digest
 from dsaml_jax.training.devices import first_replica
-from dsaml_jax.training.state import TrainState
+from dsaml_jax.training.state import State
 
 _METADATA = "_CHECKPOINT_METADATA"
 _METRICS = Path("metrics", "metrics")
@@ -46,7 +46,7 @@ class Record(NamedTuple):
 
 
 def make_record(
-    run: Mapping[str, Any], state: TrainState, metrics: Mapping[str, float] | None
+    run: Mapping[str, Any], state: State, metrics: Mapping[str, float] | None
 ) -> Record:
     """Returns the record of a state that is about to be saved; waits for the device."""
     return Record(
@@ -78,7 +78,7 @@ def read_record(checkpoint: Path) -> Record:
     return record
 
 
-def describe_arrays(state: TrainState) -> dict[str, str]:
+def describe_arrays(state: State) -> dict[str, str]:
     """Returns the dtype and shape of every array of a state, by its path."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): (
@@ -88,7 +88,7 @@ def describe_arrays(state: TrainState) -> dict[str, str]:
     }
 
 
-def state_hash(state: TrainState) -> str:
+def state_hash(state: State) -> str:
     """Returns a hash of the values, dtypes and shapes of a state, one replica of each array."""
     return digest(first_replica(state)).hex()
 

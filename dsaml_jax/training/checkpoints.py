@@ -25,7 +25,7 @@ from dsaml_jax.training.checkpoint_record import (
     read_record,
     state_hash,
 )
-from dsaml_jax.training.state import TrainState
+from dsaml_jax.training.state import State
 
 LOG = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Saved(NamedTuple):
       metrics: of its validation; None if it has not been validated.
     """
 
-    state: TrainState
+    state: State
     metrics: dict[str, float] | None
 
 
@@ -55,7 +55,7 @@ class Checkpoints:
     """Saves and restores the checkpoints of a stage; writes in the background.
 
     A checkpoint is a folder named after its step, which appears once it is complete and disappears
-    in one rename. It holds the whole `TrainState`, its validation metrics if there are any, and a
+    in one rename. It holds the whole `State`, its validation metrics if there are any, and a
     `Record`. Two are kept so that one is left if the latest is damaged.
 
     Args:
@@ -82,7 +82,7 @@ class Checkpoints:
             self._delete()
             self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
-    def save(self, state: TrainState, metrics: Mapping[str, float] | None = None) -> None:
+    def save(self, state: State, metrics: Mapping[str, float] | None = None) -> None:
         """Starts saving a state; `metrics["selection"]` decides whether it is the best.
 
         Raises:
@@ -104,7 +104,7 @@ class Checkpoints:
                 custom_metadata=record.sealed(),
             )
 
-    def last(self, template: TrainState) -> Saved | None:
+    def last(self, template: State) -> Saved | None:
         """Restores the latest readable checkpoint; returns None if there is none yet.
 
         Damaged ones are set aside with a warning.
@@ -117,7 +117,7 @@ class Checkpoints:
         """
         return self._first_readable(sorted(self._records().items(), reverse=True), template)
 
-    def best(self, template: TrainState) -> Saved | None:
+    def best(self, template: State) -> Saved | None:
         """Restores the best readable checkpoint, the latest among equals; None if there is none."""
         validated = [
             (_selection(record.metrics), step, record)
@@ -147,7 +147,7 @@ class Checkpoints:
             }
 
     def _first_readable(
-        self, ranked: Iterable[tuple[int, Record]], template: TrainState
+        self, ranked: Iterable[tuple[int, Record]], template: State
     ) -> Saved | None:
         damaged: dict[Path, Exception] = {}
         for step, record in ranked:
@@ -192,7 +192,7 @@ def _selection(metrics: Mapping[str, float]) -> float:
     return metrics["selection"]
 
 
-def _check_arrays(path: Path, record: Record, template: TrainState) -> None:
+def _check_arrays(path: Path, record: Record, template: State) -> None:
     """Raises UserError if a checkpoint has other dtypes or shapes; nothing is cast or cut."""
     different = [
         f"{name} is {record.arrays.get(name, 'missing')}, expected {ours.get(name, 'nothing')}"

@@ -6,7 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dsaml_jax.errors import Interrupted
 from dsaml_jax.runtime.profiling import NOT_PROFILED, Profiler
@@ -14,7 +14,7 @@ from dsaml_jax.runtime.signals import defer_signals
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.schedule import Schedule
 from dsaml_jax.training.stage_log import StageLog, StepMetrics
-from dsaml_jax.training.state import TrainState
+from dsaml_jax.training.state import State
 
 LOG = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ class StageFunctions(NamedTuple):
       diagnose: diagnose(state) -> values for the log.
     """
 
-    advance: Callable[[TrainState, int, int], tuple[TrainState, StepMetrics]]
-    validate: Callable[[TrainState], dict[str, float]]
-    diagnose: Callable[[TrainState], dict[str, float]]
+    advance: Callable[[Any, int, int], tuple[Any, StepMetrics]]
+    validate: Callable[[Any], dict[str, float]]
+    diagnose: Callable[[Any], dict[str, float]]
 
 
 class Fitted(NamedTuple):
@@ -40,18 +40,16 @@ class Fitted(NamedTuple):
     Attributes:
       state: the best one by validation.
       metrics: of its validation.
-      seconds: wall-clock time spent.
     """
 
-    state: TrainState
+    state: Any
     metrics: dict[str, float]
-    seconds: float
 
 
 def fit(
     functions: StageFunctions,
     schedule: Schedule,
-    state: TrainState,
+    state: State,
     checkpoints: Checkpoints,
     log: StageLog,
     profiler: Profiler = NOT_PROFILED,
@@ -70,14 +68,14 @@ def fit(
     """
     started = time.monotonic()
 
-    def validate(state: TrainState, step: int) -> None:
+    def validate(state: State, step: int) -> None:
         metrics = functions.validate(state)
         log.scalars("validation", step, metrics)
         checkpoints.save(state, metrics)
         if step:
             LOG.info("%s: step %d, validation CCC %.4f", log.name, step, metrics["selection"])
 
-    def diagnose(state: TrainState, step: int) -> None:
+    def diagnose(state: State, step: int) -> None:
         log.scalars("diagnostics", step, functions.diagnose(state))
 
     def interrupted(signal: str, step: int) -> Interrupted:
@@ -89,7 +87,7 @@ def fit(
         if saved is not None:
             state = saved.state
             LOG.info("%s: resuming at step %d of %d", log.name, int(state.step), schedule.steps)
-        step = int(state.step)
+        step = first = int(state.step)
         if schedule.diagnoses(step):
             diagnose(state, step)
         if schedule.validates(step) and (saved is None or saved.metrics is None):
@@ -123,6 +121,8 @@ def fit(
         log.progress(step, schedule.steps)
         if signal := received_signal():
             raise interrupted(signal, schedule.steps)
+        if step > first:
+            log.scalars("stage", step, {"seconds": time.monotonic() - started})
     best = checkpoints.best(state)
     assert best is not None and best.metrics is not None  # the last step is validated
-    return Fitted(best.state, best.metrics, time.monotonic() - started)
+    return Fitted(best.state, best.metrics)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,20 @@ import optax
 from dsaml_jax.meta import InnerLoop, MetaParams
 from dsaml_jax.model import DSAMLConfig, initialize
 from dsaml_jax.model.weights import Weights
+
+
+class State(Protocol):
+    """What the states of all stages have."""
+
+    @property
+    def step(self) -> jax.Array:
+        """Steps taken, int32 scalar."""
+        ...
+
+    @property
+    def weights(self) -> Weights:
+        """What the outer optimizer moves, and the running statistics."""
+        ...
 
 
 class TrainState(NamedTuple):

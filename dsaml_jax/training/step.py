@@ -1,6 +1,6 @@
 """One meta-step: draw tasks, adapt to each, and move the shared weights by the mean meta-gradient.
 
-The only place with `jit` and `shard_map`; the `vmap` over annotators is in `accumulation`.
+`jit` and `shard_map` are in `update`; the `vmap` over annotators is in `accumulation`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from dsaml_jax.config.experiment import TaskConfig
 from dsaml_jax.config.inner import InnerConfig
@@ -23,9 +23,10 @@ from dsaml_jax.model import DSAMLConfig
 from dsaml_jax.model.objective import dsaml_problem
 from dsaml_jax.model.weights import Weights
 from dsaml_jax.training.accumulation import sum_over_tasks
-from dsaml_jax.training.devices import replicated, task_layout, task_mesh
+from dsaml_jax.training.devices import task_layout, task_mesh
 from dsaml_jax.training.stage_log import StepMetrics
 from dsaml_jax.training.state import TrainState
+from dsaml_jax.training.update import compile_step, outer_update
 
 
 class MetaStep(Protocol):
@@ -55,11 +56,8 @@ def make_meta_step(
     With `inner.steps` = 0 this is ordinary training on the query songs, which makes the population
     model.
 
-    The program is written as what EACH device computes, on replicated arguments
-    (`devices.replicate` copies them once; others are copied at every call). Each device draws all
-    tasks, which are integers, and adapts to its own share; `sum_over_tasks` adds up. `check_vma` is
-    off so that gradients stay local to a device: an all-reduce inserted by `grad` into the inner
-    loop, for weights that are replicated, would mix annotators.
+    Each device draws all tasks, which are integers, and adapts to its own share; `sum_over_tasks`
+    adds up.
 
     Args:
       model: sizes of the model.
@@ -93,26 +91,19 @@ def make_meta_step(
             return Weights(gradient, result.auxiliary.batch_stats), listed
 
         sums, (scalars, finite) = sum_over_tasks(one_task, state.weights, tasks.meta_batch, layout)
-        with jax.named_scope("outer_update"):
-            gradient, new_stats = jax.tree.map(
-                lambda total, x: (total / tasks.meta_batch).astype(x.dtype), sums, state.weights
-            )
-            updates, opt_state = optimizer.update(gradient, state.opt_state, meta_params)
-            moved: Any = optax.apply_updates(meta_params, updates)
-            metrics = {
-                **{name: value.mean() for name, value in scalars.items()},
-                "gradient_norm": optax.global_norm(gradient),
-                **rates.summary(moved.rates),
-            }
-            # A step that is not finite moves nothing; the next one draws other tasks.
-            is_finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
-            metrics["skipped"] = state.skipped + ~is_finite
-            weights, opt_state = jax.tree.map(
-                functools.partial(jnp.where, is_finite),
-                (Weights(moved, new_stats), opt_state),
-                (state.weights, state.opt_state),
-            )
-        new_state = TrainState(state.step + 1, weights, opt_state, metrics["skipped"])
+        gradient, new_stats = jax.tree.map(
+            lambda total, x: (total / tasks.meta_batch).astype(x.dtype), sums, state.weights
+        )
+        metrics = {name: value.mean() for name, value in scalars.items()}
+        update = outer_update(
+            optimizer, state.weights, state.opt_state, gradient, new_stats, metrics["loss"]
+        )
+        metrics |= {
+            "gradient_norm": update.gradient_norm,
+            **rates.summary(update.weights.meta_params.rates),
+            "skipped": state.skipped + ~update.is_finite,
+        }
+        new_state = TrainState(state.step + 1, update.weights, update.opt_state, metrics["skipped"])
         return new_state, StepMetrics(metrics, finite)
 
     def meta_steps(state: TrainState, tables: Tables, key: jax.Array):
@@ -120,12 +111,7 @@ def make_meta_step(
             return meta_step(state, tables, key)
         return jax.lax.scan(lambda now, _: meta_step(now, tables, key), state, length=count)
 
-    everywhere = PartitionSpec()
-    per_device = jax.shard_map(
-        meta_steps, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False
-    )
-    sharding = replicated(mesh)
-    return jax.jit(per_device, donate_argnums=0, in_shardings=sharding, out_shardings=sharding)
+    return compile_step(meta_steps, mesh)
 
 
 def draw_step(
@@ -151,6 +137,15 @@ def drawn_annotators(
     """Returns the annotators [B] that the meta-step after `step` others adapts to."""
     draw, _ = draw_step(tasks, tables, key, step)
     return draw.annotator
+
+
+def songs_of_step(
+    tasks: TaskConfig, tables: Tables, key: jax.Array, step: jax.Array | int
+) -> jax.Array:
+    """Returns the songs of all tasks of the meta-step after `step` others, with repetitions."""
+    draw, _ = draw_step(tasks, tables, key, step)
+    ratings = jnp.concatenate([draw.support.ravel(), draw.query.ravel()])
+    return tables.song_of[ratings]
 
 
 def draw_meta_batch(

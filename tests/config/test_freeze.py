@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from configs import base, demo, study_all_weights, study_meta_gradients
+from configs import base, demo, demo_paper, study_all_weights, study_meta_gradients
 from configs.base import engine, estimator, optimizer
 from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.config.estimators import ESTIMATORS, EngineConfig, SecondOrderConfig
@@ -134,15 +134,30 @@ MISTAKES = [
     ({"evaluation__protocols": ("x",)}, "evaluation.protocols[0] is 'x'; expected one of"),
     ({"comparison__seeds": (0, -1)}, "comparison.seeds[1] is -1; expected at least 0"),
     ({"comparison__cost_steps": (0,)}, "comparison.cost_steps[0] is 0; expected at least 1"),
-    ({"comparison__variants": {"mine": {"stpes": 3}}}, "comparison.variants.mine has no field"),
+    (
+        {"comparison__variants": {"mine": {"inner": {"stpes": 3}}}},
+        "variants.mine.inner has no field",
+    ),
+    (
+        {"comparison__variants": {"mine": {"inner": 3}}},
+        "variants.mine.inner is 3; expected some of",
+    ),
+    (
+        {"comparison__variants": {"mine": {"steps": 3}}},
+        "comparison.variants.mine.steps is now comparison.variants.mine.inner.steps: a variant may",
+    ),
     ({"comparison__variants": {"mine": 3}}, "comparison.variants.mine is 3; expected some of"),
     (
-        {"comparison__variants": {"mine": {"estimator": "reptile"}}},
+        {"comparison__variants": {"mine": {"inner": {"estimator": "reptile"}}}},
         "comparison.variants.mine: inner.estimator is 'reptile', but has fields now: write "
         'estimator("reptile")',
     ),
     (
-        {"comparison__variants": {"mine": {"estimator": {"name": "truncated"}, "last_steps": 2}}},
+        {
+            "comparison__variants": {
+                "mine": {"inner": {"estimator": {"name": "truncated"}, "last_steps": 2}}
+            }
+        },
         "inner.last_steps is now inner.estimator.last_steps",
     ),
     ({"comparison__variants": {"a/b": {}}}, "comparison.variants has the name 'a/b'"),
@@ -199,7 +214,7 @@ def test_renamed_fields_are_rejected_with_their_new_form(name, value, new):
     assert new in str(caught.value)
 
 
-def test_variants_change_only_the_inner_loop():
+def test_variants_change_only_what_they_name():
     experiment = experiment_from_config(study_all_weights.get_config().to_dict())
     variants = experiment.variants()
     assert set(variants) == set(study_all_weights.get_config().comparison.variants)
@@ -207,11 +222,14 @@ def test_variants_change_only_the_inner_loop():
     assert variants["exact, head"].inner.adapt == "head"
     for variant in variants.values():
         assert dataclasses.replace(variant, inner=experiment.inner) == experiment
-    demo_variants = experiment_from_config(study_meta_gradients.get_config().to_dict()).variants()
-    assert (
-        demo_variants["exact, rates"].inner
-        == experiment_from_config(demo.get_config().to_dict()).inner
-    )
+    small = experiment_from_config(study_meta_gradients.get_config().to_dict()).variants()
+    released = experiment_from_config(demo_paper.get_config().to_dict())
+    assert small["exact, rates"].inner == released.inner
+    changes = {"mine": {"model": {"dim": 32}, "meta": {"steps": 7, "clip_norm": 2.0}}}
+    mine = freeze(comparison__variants=changes).variants()["mine"]
+    plain = freeze()
+    assert mine.model == dataclasses.replace(plain.model, dim=32)
+    assert mine.meta == dataclasses.replace(plain.meta, steps=7, clip_norm=2.0)
 
 
 def test_the_largest_allowed_number_of_mel_bands_has_no_empty_band():

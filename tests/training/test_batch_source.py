@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 
 import jax
@@ -16,7 +17,7 @@ from dsaml_jax.errors import UserError
 from dsaml_jax.training.batch_source import Stream, open_batch_source
 from dsaml_jax.training.devices import task_mesh
 from dsaml_jax.training.stages import train
-from dsaml_jax.training.step import draw_meta_batch
+from dsaml_jax.training.step import draw_meta_batch, songs_of_step
 from tests import tiny
 from tests.device_runs import SONGS, random_tables
 
@@ -26,11 +27,12 @@ HOST = jax.tree.map(jax.numpy.asarray, TABLES)._replace(
     log_mel=TABLES.log_mel, embedding=TABLES.embedding
 )
 TASKS = TaskConfig(meta_batch=3, support=1, query=2, tasks_per_device=0)
+SONGS_OF_STEP = functools.partial(songs_of_step, TASKS)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_streamed_tables_give_the_same_tasks(count):
-    with contextlib.closing(Stream(HOST, TASKS, KEY, task_mesh())) as stream:
+    with contextlib.closing(Stream(HOST, SONGS_OF_STEP, KEY, task_mesh())) as stream:
         for first in (0, count, 7):  # the last one was not prefetched
             streamed = stream(first, count)
             assert len(streamed.log_mel) == len(streamed.embedding) == min(SONGS, count * 3 * 3)
@@ -48,7 +50,7 @@ def test_only_drawn_songs_are_transferred():
         return np.concatenate([array, np.full((1000, *array.shape[1:]), np.nan, array.dtype)])
 
     many = HOST._replace(log_mel=more(HOST.log_mel), embedding=more(HOST.embedding))
-    with open_batch_source(many, TASKS, KEY, task_mesh()) as batch_source:
+    with open_batch_source(many, SONGS_OF_STEP, KEY, task_mesh()) as batch_source:
         streamed = batch_source(0, 1)
     assert len(streamed.log_mel) == len(streamed.embedding) == 9
     assert np.isfinite(streamed.log_mel).all() and np.isfinite(streamed.embedding).all()
@@ -57,7 +59,7 @@ def test_only_drawn_songs_are_transferred():
 def test_songs_on_the_device_are_placed_once():
     tables = jax.tree.map(jax.numpy.asarray, TABLES)
     assert tables.on_device and not HOST.on_device
-    with open_batch_source(tables, TASKS, KEY, task_mesh()) as batch_source:
+    with open_batch_source(tables, SONGS_OF_STEP, KEY, task_mesh()) as batch_source:
         assert batch_source(0, 1) is batch_source(5, 2)
 
 

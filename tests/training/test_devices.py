@@ -61,6 +61,10 @@ def test_training_does_not_depend_on_the_number_of_devices_and_processes(tmp_pat
     """
     alone = written_by(tmp_path, {"alone": (8, COMBINATIONS)})["alone"]
     restarted, streamed = alone.pop("restarted"), alone.pop("streamed")
+    stage = [alone.pop(f"listeners {devices}") for devices, _ in device_runs.LISTENERS_PLANS]
+    for run in stage[1:]:
+        same(run, stage[0], 1e-11)
+    assert len(set(stage[0]["losses"])) == device_runs.STEPS
     for name, run in alone.items():
         dtype, order, devices = name.split()
         same(run, alone[f"{dtype} {order} 1"], TOLERANCE[dtype])
