@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import statistics
 import time
@@ -32,15 +33,15 @@ def main() -> None:
     flags.add_argument("--json", action="store_true")
     args = flags.parse_args()
 
-    from configs import demo
+    from configs import demo_paper
     from dsaml_jax.config.experiment import experiment_from_config
     from dsaml_jax.data.loading import load_corpora
     from dsaml_jax.training.batch_source import open_batch_source
     from dsaml_jax.training.devices import replicate, task_mesh
     from dsaml_jax.training.stages import initial_meta_state
-    from dsaml_jax.training.step import make_meta_step
+    from dsaml_jax.training.step import make_meta_step, songs_of_step
 
-    experiment = experiment_from_config(demo.get_config().to_dict())
+    experiment = experiment_from_config(demo_paper.get_config().to_dict())
     tables, stage, mesh = load_corpora(experiment)["train"].tables, experiment.meta, task_mesh()
     host = tables._replace(
         log_mel=np.asarray(tables.log_mel), embedding=np.asarray(tables.embedding)
@@ -65,7 +66,9 @@ def main() -> None:
                 count,
             )
             batch_source = stack.enter_context(
-                open_batch_source(songs, experiment.tasks, key, mesh)
+                open_batch_source(
+                    songs, functools.partial(songs_of_step, experiment.tasks), key, mesh
+                )
             )
             state = replicate(initial_meta_state(experiment), mesh)
             state, _ = step(state, batch_source(0, count), key)

@@ -31,14 +31,14 @@ def main() -> None:
     args = flags.parse_args()
     jax.config.update("jax_num_cpu_devices", args.cpu_devices)
 
-    from configs import demo
+    from configs import demo_paper
     from dsaml_jax.config.experiment import experiment_from_config
     from dsaml_jax.data.loading import load_corpora
     from dsaml_jax.training.devices import replicate, task_mesh
     from dsaml_jax.training.stages import initial_meta_state
     from dsaml_jax.training.step import make_meta_step
 
-    experiment = experiment_from_config(demo.get_config().to_dict())
+    experiment = experiment_from_config(demo_paper.get_config().to_dict())
     tables, stage = load_corpora(experiment)["train"].tables, experiment.meta
     runs = {}
     for count in (n for n in (2**i for i in range(10)) if n <= jax.device_count()):

@@ -14,16 +14,15 @@ def get_config() -> Any:
     config.inner.optimizer.options.learning_rate = 0.01
     mixed = engine("mixed")
     config.comparison.variants = {
-        "first order": {"estimator": estimator("first_order")},
-        "exact": {"estimator": estimator("second_order", engine=mixed)},
-        "truncated": {"estimator": estimator("truncated", last_steps=2, engine=mixed)},
-        "annealed": {"estimator": estimator("annealed", anneal_at=0.5, engine=mixed)},
-        "reptile": {"estimator": estimator("reptile")},
-        "implicit": {"estimator": estimator("implicit", proximal=1.0, solver_steps=5)},
-        "exact, head": {"estimator": estimator("second_order"), "adapt": "head"},
-        "exact, rates": {
-            "estimator": estimator("second_order", engine=mixed),
-            "rates": "per_tensor",
-        },
+        "first order": dict(inner=dict(estimator=estimator("first_order"))),
+        "exact": dict(inner=dict(estimator=estimator("second_order", engine=mixed))),
+        "truncated": dict(inner=dict(estimator=estimator("truncated", last_steps=2, engine=mixed))),
+        "annealed": dict(inner=dict(estimator=estimator("annealed", anneal_at=0.5, engine=mixed))),
+        "reptile": dict(inner=dict(estimator=estimator("reptile"))),
+        "implicit": dict(inner=dict(estimator=estimator("implicit", proximal=1.0, solver_steps=5))),
+        "exact, head": dict(inner=dict(estimator=estimator("second_order"), adapt="head")),
+        "exact, rates": dict(
+            inner=dict(estimator=estimator("second_order", engine=mixed), rates="per_tensor")
+        ),
     }
     return config

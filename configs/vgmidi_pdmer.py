@@ -3,17 +3,17 @@
     python launch.py --config=configs/vgmidi_pdmer.py --config.data.root=DIR
 
 Every rater rated two pieces, so a task has one support and one query piece, and is tested both ways
-round. Sizes are those of configs/demo.py.
+round. Sizes are those of configs/demo_paper.py.
 """
 
 from typing import Any
 
-from configs import demo
+from configs import demo_paper
 
 
 def get_config() -> Any:
     """Returns PDMER on VGMIDI."""
-    config = demo.get_config()
+    config = demo_paper.get_config()
     config.data.name = "vgmidi"
     config.data.builder = {}
     config.data.min_songs = 2

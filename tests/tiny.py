@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from configs import demo
+from configs import demo_paper
 
 
 def get_config() -> Any:
     """Returns the tiny experiment."""
-    config = demo.get_config()
+    config = demo_paper.get_config()
     config.data.min_songs = 3
     config.data.validation_min_songs = 3
     config.data.builder = dict(

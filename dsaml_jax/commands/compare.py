@@ -1,14 +1,17 @@
-"""--mode=compare: one experiment with every variant of the inner loop, over seeds.
+"""--mode=compare: every variant of an experiment, over seeds.
 
 Every (variant, seed) is a run of its own, in `runs/VARIANT_SEED`; a comparison that was stopped
-resumes with the remaining ones. The population model of a seed is trained once.
+resumes with the remaining ones. Stages before meta-learning that variants have in common are
+trained once for each seed, and kept in `shared/`.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
+import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -18,11 +21,12 @@ from typing import Any
 from dsaml_jax.commands.study import REPEATS, mean_gradient
 from dsaml_jax.commands.train import train
 from dsaml_jax.commands.workdir import lock_workdir, open_workdir
-from dsaml_jax.config.experiment import Experiment
+from dsaml_jax.config.experiment import Experiment, resolved_config
 from dsaml_jax.data.loading import load_corpora
 from dsaml_jax.errors import UserError
 from dsaml_jax.meta.diagnostics import Cost, measure
 from dsaml_jax.reports.comparison import (
+    RIVALS,
     Comparison,
     RunResult,
     comparison_figure,
@@ -32,13 +36,18 @@ from dsaml_jax.reports.comparison import (
 from dsaml_jax.runtime.files import PARTIAL, read_json_object, write_json, write_text
 from dsaml_jax.training.diagnosis import check_study, study_key
 from dsaml_jax.training.metric_writer import merged_rows
-from dsaml_jax.training.stages import check_inner, initial_meta_state
+from dsaml_jax.training.stages import (
+    check_inner,
+    initial_meta_state,
+    shared_stages,
+    stage_config,
+)
 
 LOG = logging.getLogger(__name__)
 
 
 def variants(experiment: Experiment) -> dict[str, Experiment]:
-    """Returns the experiment with each variant of its inner loop.
+    """Returns the variants of the experiment.
 
     Raises:
       UserError: there are none, or a variant is invalid.
@@ -61,11 +70,18 @@ def compare(experiment: Experiment, workdir: Path) -> str:
     """
     by_name = variants(experiment)
     results: dict[str, dict[int, RunResult]] = {}
+    seconds: dict[Path, float] = {}  # of the stages that variants share
     for seed in experiment.comparison.seeds:
         for name, variant in by_name.items():
             folder = workdir / "runs" / f"{name}_{seed}"
-            _train(dataclasses.replace(variant, seed=seed), folder, workdir, seed)
-            results.setdefault(name, {})[seed] = _read(folder)
+            seeded = dataclasses.replace(variant, seed=seed)
+            _train(seeded, folder, workdir)
+            result = _read(folder)
+            for stage in shared_stages(seeded):
+                path = _shared(workdir, seeded, stage)
+                seconds[path] = _stage_seconds(folder, stage) or seconds.get(path, 0.0)
+                result = result._replace(seconds=result.seconds + seconds[path])
+            results.setdefault(name, {})[seed] = result
             _write(experiment, Comparison(results, {}), workdir)
             LOG.info("%s, seed %d: adapted CCC %.3f", name, seed, results[name][seed].ccc[0])
     return _write(experiment, Comparison(results, _costs(experiment, by_name, workdir)), workdir)
@@ -81,25 +97,34 @@ def _write(experiment: Experiment, compared: Comparison, workdir: Path) -> str:
     return text
 
 
-def _train(variant: Experiment, folder: Path, workdir: Path, seed: int) -> None:
-    """Trains and evaluates a variant unless done, reusing the seed's population model."""
+def _train(variant: Experiment, folder: Path, workdir: Path) -> None:
+    """Trains and evaluates a variant unless done, reusing the stages that another one trained."""
     if (folder / "results.json").exists():
         open_workdir(folder, variant, fresh=False)  # raises if the results are another config's
         return
-    shared = workdir / "population" / str(seed)
-    for path in (shared.parent, shared):
+    shared = {stage: _shared(workdir, variant, stage) for stage in shared_stages(variant)}
+    for path in (workdir / "shared", *shared.values()):
         if path.exists() and not path.is_dir():
             raise UserError(
-                f"{path} is not a folder, where the population models of this comparison are kept; "
-                "delete it, and run the same command again."
+                f"{path} is not a folder, where models that variants share are kept; delete it, "
+                "and run the same command again."
             )
     with lock_workdir(folder, variant, fresh=True):
-        own = folder / "checkpoints" / "population"
-        if shared.exists() and not own.exists():
-            _copy(shared, own)
+        own = {stage: folder / "checkpoints" / stage for stage in shared}
+        for stage, path in shared.items():
+            if path.exists() and not own[stage].exists():
+                _copy(path, own[stage])
         train(variant, folder)
-        if not shared.exists():
-            _copy(own, shared)
+        for stage, path in shared.items():
+            if not path.exists():
+                _copy(own[stage], path)
+
+
+def _shared(workdir: Path, variant: Experiment, stage: str) -> Path:
+    """Returns the folder of a stage's checkpoints, named after the config they depend on."""
+    config = json.dumps(stage_config(variant, stage), sort_keys=True)
+    digest = hashlib.sha256(config.encode()).hexdigest()[:12]
+    return workdir / "shared" / f"{stage}_{digest}_{variant.seed}"
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -145,6 +170,9 @@ def _read(folder: Path) -> RunResult:
             return found["mean"], found["low"], found["high"]
 
         ccc, gain = interval("intervals", "adapted"), interval("differences", "population")
+        others = {
+            row: interval("differences", row) for row in RIVALS if row in results["differences"]
+        }
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error}); delete it to evaluate again."
@@ -154,7 +182,15 @@ def _read(folder: Path) -> RunResult:
         gain=gain,
         chosen=max(selection, key=selection.__getitem__),
         cosine=by_step("diagnostics/cosine/all"),
+        others=others,
+        seconds=_stage_seconds(folder, "meta"),
     )
+
+
+def _stage_seconds(folder: Path, stage: str) -> float:
+    """Returns how long a run trained a stage; 0 if another run trained it."""
+    rows = merged_rows(folder / "metrics.jsonl", stage)
+    return sum(row["stage/seconds"] for row in rows if row.get("stage/seconds") is not None)
 
 
 def _costs(
@@ -169,7 +205,10 @@ def _costs(
     all_steps = experiment.comparison.cost_steps
     if all(str(steps) in costs for steps in all_steps):
         return _parse_costs(costs, all_steps)
-    tables = load_corpora(experiment)["train"].tables
+    tables = {
+        source: load_corpora(variant)["train"].tables
+        for source, variant in {_source(each): each for each in by_name.values()}.items()
+    }
     for steps in all_steps:
         if str(steps) in costs:
             continue
@@ -182,13 +221,23 @@ def _costs(
             changed = dataclasses.replace(variant, inner=inner)
             weights = initial_meta_state(changed).weights
             functions[name], arguments[name] = mean_gradient(
-                changed, inner.build_estimator(), tables, weights, study_key(experiment.seed)
+                changed,
+                inner.build_estimator(),
+                tables[_source(variant)],
+                weights,
+                study_key(experiment.seed),
             )
         measured = measure(functions, arguments, REPEATS)
         costs[str(steps)] = {name: each.cost._asdict() for name, each in measured.items()}
         write_json(file, costs)
         LOG.info("cost at %d inner steps measured", steps)
     return _parse_costs(costs, all_steps)
+
+
+def _source(variant: Experiment) -> str:
+    """Returns what the tables of a variant depend on."""
+    config = resolved_config(variant)
+    return json.dumps([config["data"], config["audio"]], sort_keys=True)
 
 
 def _measured(file: Path) -> dict[str, Any]:

@@ -131,10 +131,11 @@ def empty_tables(experiment: Experiment) -> Tables:
     if not experiment.data.on_device:
         drawn = tasks.meta_batch * (tasks.support + tasks.query) * tasks.steps_per_call
         songs = min(songs, drawn)
+    rows = (segments,) if experiment.audio.embedding_per_segment else ()
     each = max(ratings // annotators, experiment.tasks.support + 1)
     return Tables(
         log_mel=jnp.zeros((songs, segments, *experiment.audio.image)),
-        embedding=jnp.zeros((songs, embedding_size(experiment.audio))),
+        embedding=jnp.zeros((songs, *rows, embedding_size(experiment.audio))),
         curve=jnp.zeros((ratings, segments, 2)),
         valid=jnp.zeros((ratings, segments), bool),
         song_of=jnp.zeros(ratings, jnp.int32),

@@ -51,7 +51,7 @@ def load(experiment: Experiment) -> tuple[dict[str, Corpus], dict[str, EvalSet]]
     """Loads the corpora by split and the test sets by protocol, the same in every process."""
     corpora = processes.process_zero_first(lambda: load_corpora(experiment))
     processes.check_agreement("data", {name: corpora[name].tables for name in corpora})
-    return corpora, eval_sets(experiment, corpora["test"])
+    return corpora, eval_sets(experiment, corpora[experiment.evaluation.split])
 
 
 def eval_sets(experiment: Experiment, corpus: Corpus) -> dict[str, EvalSet]:
@@ -64,7 +64,7 @@ def eval_sets(experiment: Experiment, corpus: Corpus) -> dict[str, EvalSet]:
             experiment.evaluation,
             support=experiment.tasks.support,
             seed=experiment.seed,
-            source="test",
+            source=experiment.evaluation.split,
             protocol=protocol,
         )
         for protocol in protocols
@@ -111,6 +111,7 @@ def evaluate_methods(
         )
         content = results.to_json() | {
             "protocol": protocol,
+            "split": experiment.evaluation.split,
             "seed": experiment.seed,
             "validation": trained.validation,
             **_episode_counts(eval_set, methods),
@@ -128,7 +129,11 @@ def evaluate_methods(
         if widening is not None and protocol == "cross_song" and experiment.evaluation.songs_curve:
             assert trained.meta is not None  # as above
             curve = songs_curve(
-                experiment, corpora["test"], trained.population, trained.meta, widening
+                experiment,
+                corpora[experiment.evaluation.split],
+                trained.population,
+                trained.meta,
+                widening,
             )
             content["songs_curve"] = dataclasses.asdict(curve)
             songs_curve_figure(figures / "songs_curve.png", curve)
@@ -137,7 +142,8 @@ def evaluate_methods(
         write_text(workdir / f"results{suffix}.md", text)
         shown = _representative(eval_set, methods, experiment.evaluation.figures)
         listener_figure(figures / f"listeners{suffix}.png", shown)
-        LOG.info("test, %s: %s", protocol, _summary(eval_set, methods, results))
+        scored = _summary(eval_set, methods, results)
+        LOG.info("%s, %s: %s", experiment.evaluation.split, protocol, scored)
         every_result[protocol] = results
     return every_result
 

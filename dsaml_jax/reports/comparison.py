@@ -1,9 +1,9 @@
-"""Report on a comparison of meta-gradients: Markdown, CSV and figure."""
+"""Report on a comparison of variants: Markdown, CSV and figure."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,22 +15,29 @@ from dsaml_jax.meta.diagnostics import Cost
 from dsaml_jax.reports.style import new_figure, save_plain
 from dsaml_jax.reports.tables import MIB
 
+RIVALS = ("population_widened", "wrong_listener")
+"""Rows that the adapted model is compared with besides the population model, where they exist."""
+
 
 class RunResult(NamedTuple):
     """The result of one run.
 
     Attributes:
-      ccc: CCC of the adapted model on test, (mean, low, high) with a 95 % bootstrap interval over
-        annotators.
+      ccc: CCC of the adapted model on the evaluated split, (mean, low, high) with a 95 % bootstrap
+        interval over annotators.
       gain: the same for adapted minus population.
       chosen: the meta-step whose weights were best on validation; 0 for those before meta-training.
       cosine: {meta-step: cosine of the first-order to the exact meta-gradient} during training.
+      others: {row of `RIVALS`: the same as `gain` for adapted minus that row}.
+      seconds: of training all stages.
     """
 
     ccc: tuple[float, float, float]
     gain: tuple[float, float, float]
     chosen: int
     cosine: dict[int, float]
+    others: dict[str, tuple[float, float, float]]
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +59,17 @@ def comparison_table(experiment: Experiment, compared: Comparison) -> str:
     done = sum(map(len, compared.results.values()))
     planned = len(experiment.comparison.variants) * len(experiment.comparison.seeds)
     lines = [
-        "# Meta-gradients compared",
+        "# Variants compared",
         "",
-        f"{experiment.meta.steps} meta-steps of {experiment.tasks.meta_batch} annotators from the "
-        f"same population model, {experiment.inner.steps} inner steps; seeds "
-        f"{', '.join(map(str, seeds))} ({done} of {planned} runs); data {experiment.data.name}.",
+        f"{experiment.meta.steps} meta-steps of {experiment.tasks.meta_batch} annotators, "
+        f"{experiment.inner.steps} inner steps, unless a variant says otherwise; seeds "
+        f"{', '.join(map(str, seeds))} ({done} of {planned} runs); data {experiment.data.name}, "
+        f"split {experiment.evaluation.split}.",
         "",
-        "| variant | runs | adapted CCC | 95 % interval | least to most over seeds "
-        "| adapted − population | its interval | meta-steps chosen |",
-        "|---|---|---|---|---|---|---|---|",
+        "| variant | runs | adapted CCC | 95 % interval | least to most over seeds | "
+        + "".join(f"adapted − {row} | its interval | " for row in ("population", *RIVALS))
+        + "meta-steps chosen | minutes |",
+        "|---" * (7 + 2 * (1 + len(RIVALS))) + "|",
     ]
     means = summary(compared)
     for name, (ccc, gain) in means.items():
@@ -69,13 +78,15 @@ def comparison_table(experiment: Experiment, compared: Comparison) -> str:
         chosen = ", ".join(str(run.chosen) for run in runs)
         lines.append(
             f"| {name} | {len(runs)} | {ccc[0]:.3f} | {ccc[1]:.3f} to {ccc[2]:.3f} | "
-            f"{min(by_seed):.3f} to {max(by_seed):.3f} | {gain[0]:+.3f} | {gain[1]:+.3f} to "
-            f"{gain[2]:+.3f} | {chosen} |"
+            f"{min(by_seed):.3f} to {max(by_seed):.3f} | "
+            + "".join(_difference(each) for each in (gain, *rivals(runs).values()))
+            + f"{chosen} | {np.mean([run.seconds for run in runs]) / 60:.1f} |"
         )
     lines += [
         "",
         "Intervals are bootstraps over annotators, their ends averaged over seeds. The meta-step "
-        "is chosen on validation; 0 stands for the weights before meta-training.",
+        "is chosen on validation; 0 stands for the weights before meta-training. Minutes are those "
+        "of training all stages, whether or not a variant shares them with another.",
         "",
         *_cost_lines(compared),
         *_cosine_lines(compared),
@@ -96,6 +107,23 @@ def summary(compared: Comparison) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         )
         for name, results in compared.results.items()
     }
+
+
+def rivals(runs: Collection[RunResult]) -> dict[str, np.ndarray | None]:
+    """Averages the differences from `RIVALS` over runs; None for a row that a run lacks."""
+    return {
+        row: np.mean([run.others[row] for run in runs], axis=0)
+        if all(row in run.others for run in runs)
+        else None
+        for row in RIVALS
+    }
+
+
+def _difference(interval: np.ndarray | None) -> str:
+    """Returns two cells of the table."""
+    if interval is None:
+        return "– | – | "
+    return f"{interval[0]:+.4f} | {interval[1]:+.4f} to {interval[2]:+.4f} | "
 
 
 def advice(compared: Comparison) -> list[str]:
@@ -148,6 +176,9 @@ def csv_rows(compared: Comparison) -> Iterator[tuple]:
         for seed, run in results.items():
             yield name, seed, "", "", "adapted_ccc", *run.ccc
             yield name, seed, "", "", "adapted_minus_population_ccc", *run.gain
+            for row, interval in run.others.items():
+                yield name, seed, "", "", f"adapted_minus_{row}_ccc", *interval
+            yield name, seed, "", "", "training_seconds", run.seconds, "", ""
             yield name, seed, "", "", "chosen_meta_step", run.chosen, "", ""
             for step, cosine in run.cosine.items():
                 yield name, seed, "", step, "cosine_first_order_exact", cosine, "", ""
@@ -169,7 +200,7 @@ def comparison_figure(path: Path, compared: Comparison) -> None:
     )
     scores.set_yticks(range(len(names)), names)
     scores.invert_yaxis()
-    scores.set_title("adapted CCC on test, 95 %", fontsize=10)
+    scores.set_title("adapted CCC, 95 %", fontsize=10)
     for name, results in compared.results.items():
         series = [run.cosine for run in results.values()]
         steps = sorted(set.intersection(*map(set, series)))

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from configs.base import estimator
+from dsaml_jax.commands import compare as compare_module
 from dsaml_jax.commands.compare import compare, variants
 from dsaml_jax.commands.workdir import write_json
 from dsaml_jax.config.experiment import experiment_from_config
@@ -29,7 +30,7 @@ def experiment(folder, variants, **changes):
 def test_a_comparison_runs_every_variant_and_resumes_where_it_stopped(tmp_path):
     workdir = tmp_path / "comparison"
     workdir.mkdir()
-    one = {"reptile": {"estimator": estimator("reptile"), **FIXED}}
+    one = {"reptile": {"inner": {"estimator": estimator("reptile"), **FIXED}}}
     small = {"population.steps": 2, "meta.steps": 2}
     small["comparison.cost_steps"] = (1, 4)
     # Costs measured before the comparison was stopped are not measured again.
@@ -45,7 +46,15 @@ def test_a_comparison_runs_every_variant_and_resumes_where_it_stopped(tmp_path):
         results = json.loads((workdir / "runs" / f"reptile_{seed}" / "results.json").read_text())
         (row,) = (r for r in rows if r["seed"] == seed and r["quantity"] == "adapted_ccc")
         assert float(row["value"]) == results["rows"]["adapted"]["ccc"]
-        assert (workdir / "population" / seed).is_dir()
+        (widened,) = (
+            r
+            for r in rows
+            if r["quantity"] == "adapted_minus_population_widened_ccc" and r["seed"] == seed
+        )
+        assert (
+            float(widened["value"]) == results["differences"]["population_widened"]["ccc"]["mean"]
+        )
+        assert len(list((workdir / "shared").glob(f"population_*_{seed}"))) == 1
     before = (workdir / "runs" / "reptile_0" / "results.json").stat().st_mtime_ns
     assert compare(experiment(tmp_path / "data", one, **small), workdir) == text
     assert (workdir / "runs" / "reptile_0" / "results.json").stat().st_mtime_ns == before
@@ -55,15 +64,17 @@ def test_invalid_variants_are_rejected_by_name(tmp_path):
     with pytest.raises(UserError, match=r"variants is empty"):
         variants(experiment(tmp_path, {}))
     with pytest.raises(UserError, match=r"variants\.mine: .* no gradient for learned inner rates"):
-        variants(experiment(tmp_path, {"mine": {"estimator": estimator("reptile")}}))
-    with pytest.raises(UserError, match=r"variants\.mine has no field 'stpes'"):
-        variants(experiment(tmp_path, {"mine": {"stpes": 3}}))
+        variants(experiment(tmp_path, {"mine": {"inner": {"estimator": estimator("reptile")}}}))
+    with pytest.raises(UserError, match=r"variants\.mine\.inner has no field 'stpes'"):
+        variants(experiment(tmp_path, {"mine": {"inner": {"stpes": 3}}}))
 
 
 def test_advice_follows_from_the_numbers():
     def run_result(ccc, gain):
         return {
-            0: RunResult((ccc, ccc - 0.02, ccc + 0.02), (gain, gain - 0.01, gain + 0.01), 50, {})
+            0: RunResult(
+                (ccc, ccc - 0.02, ccc + 0.02), (gain, gain - 0.01, gain + 0.01), 50, {}, {}, 60.0
+            )
         }
 
     results = {
@@ -88,21 +99,51 @@ def test_advice_follows_from_the_numbers():
     assert "first is the fastest at 4 inner steps, and exact needs the least memory." in text
 
 
-@pytest.mark.parametrize("place", ["population", "population/0"])
-def test_a_file_in_place_of_the_population_models_is_reported_before_training(tmp_path, place):
+def test_variants_share_the_stages_that_they_have_in_common(tmp_path):
+    """Variants run by name; "reptile" takes over the population model of "one step"."""
+    both = {
+        "reptile": {"inner": {"estimator": estimator("reptile"), **FIXED}},
+        "wide": {"inner": FIXED, "model": {"lstm_dim": 5}},
+        "one step": {"inner": {"steps": 1, **FIXED}},
+    }
+    small = {"population.steps": 2, "meta.steps": 2, "comparison.seeds": (0,)}
+    small["comparison.cost_steps"] = (1,)
+    text = compare(experiment(tmp_path / "data", both, **small), tmp_path)
+    assert len(list((tmp_path / "shared").iterdir())) == 2
+    seconds = {}
+    for name in both:
+        log = (tmp_path / "runs" / f"{name}_0" / "metrics.jsonl").read_text().splitlines()
+        stages = [row["stage"] for row in map(json.loads, log) if "stage/seconds" in row]
+        assert stages == (["meta"] if name == "reptile" else ["population", "meta"])
+        seconds[name] = sum(json.loads(row).get("stage/seconds", 0) for row in log)
+    rows = list(csv.DictReader((tmp_path / "comparison.csv").open()))
+    told = {r["variant"]: float(r["value"]) for r in rows if r["quantity"] == "training_seconds"}
+    assert told["one step"] == pytest.approx(seconds["one step"])
+    assert told["reptile"] > seconds["reptile"]
+    assert "| wide | 1 |" in text and "adapted − wrong_listener" in text
+
+
+@pytest.mark.parametrize("place", ["shared", "shared/population"])
+def test_a_file_in_place_of_the_shared_models_is_reported_before_training(
+    tmp_path, place, monkeypatch
+):
+    monkeypatch.setattr(
+        compare_module, "_shared", lambda workdir, *_: workdir / "shared/population"
+    )
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).touch()
-    chosen = experiment(tmp_path / "data", {"mine": {"steps": 2}})
+    chosen = experiment(tmp_path / "data", {"mine": {"inner": {"steps": 2}}})
     with pytest.raises(UserError, match=rf"{place} is not a folder.*; delete it, and run"):
         compare(chosen, tmp_path)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
 
 
-def test_a_population_model_that_cannot_be_read_is_reported_before_training(tmp_path):
-    shared = tmp_path / "population" / "0"
+def test_a_shared_model_that_cannot_be_read_is_reported_before_training(tmp_path, monkeypatch):
+    shared = tmp_path / "shared" / "population"
+    monkeypatch.setattr(compare_module, "_shared", lambda *_: shared)
     shared.mkdir(parents=True)
     (shared / "4").symlink_to("nowhere")
-    chosen = experiment(tmp_path / "data", {"mine": {"steps": 2}})
+    chosen = experiment(tmp_path / "data", {"mine": {"inner": {"steps": 2}}})
     sentence = rf"{shared} cannot be copied to .*No such file.*; fix .*, or delete {shared} to"
     with pytest.raises(UserError, match=sentence):
         compare(chosen, tmp_path)

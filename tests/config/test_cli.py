@@ -35,10 +35,12 @@ def test_a_config_is_found_by_name_and_by_path(tmp_path, monkeypatch):
 
 def test_optional_fields_can_be_set_on_the_command_line():
     engine = "--config.inner.estimator.engine"
-    inner = parse("--config=demo", f"{engine}.name=mixed", f"{engine}.chunk=2").inner
+    inner = parse("--config=demo_paper", f"{engine}.name=mixed", f"{engine}.chunk=2").inner
     assert (inner.estimator.engine.name, inner.estimator.engine.chunk) == ("mixed", 2)
     estimator = "--config.inner.estimator"
-    inner = parse("--config=demo", f"{estimator}.name=truncated", f"{estimator}.last_steps=2").inner
+    inner = parse(
+        "--config=demo_paper", f"{estimator}.name=truncated", f"{estimator}.last_steps=2"
+    ).inner
     assert (inner.estimator.name, inner.estimator.last_steps) == ("truncated", 2)
     data = parse("--config=base", "--config.data.builder.release=2019").data
     assert data.builder == {"release": 2019}
@@ -49,8 +51,8 @@ def test_optional_fields_can_be_set_on_the_command_line():
 def test_a_new_name_drops_the_fields_of_the_old_estimator(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "from configs import demo\nfrom configs.base import engine, estimator\n"
-        "def get_config():\n    config = demo.get_config()\n"
+        "from configs import demo_paper\nfrom configs.base import engine, estimator\n"
+        "def get_config():\n    config = demo_paper.get_config()\n"
         "    config.inner.estimator = estimator(\n"
         "        'truncated', last_steps=2, engine=engine('mixed'), multi_step_until=0.5)\n"
         "    return config\n"

@@ -10,6 +10,7 @@ from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.commands.evaluate import eval_sets
 from dsaml_jax.config.experiment import experiment_from_config
 from dsaml_jax.data.corpus import build_corpus
+from dsaml_jax.data.scaling import Scaling
 from dsaml_jax.data.tasks import fixed_episodes, same_song_episodes
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
@@ -35,7 +36,7 @@ def curve(rng, length):
     return np.cumsum(rng.normal(0, 0.1, (length, 2)), axis=0).astype(np.float32)
 
 
-def songs_and_features(image=(3, 2)):
+def songs_and_features(image=(3, 2), per_segment=False):
     """Returns four songs of different lengths with ratings by three annotators, and features."""
     rng = np.random.default_rng(0)
     songs, features = [], []
@@ -46,7 +47,8 @@ def songs_and_features(image=(3, 2)):
         ]
         ratings.append(Rating(EVERYONE, curve(rng, length)))
         songs.append(Song(f"song {i}", 60.0, 0.0, tuple(ratings)))
-        starts = np.unique([*range(0, length - S, 5), length - S])
+        last, hop = (length - 1, 1) if per_segment else (length - S, 5)
+        starts = np.unique([*range(0, last, hop), last])
         features.append(
             SongFeatures(
                 rng.normal(size=(length, *image)).astype(np.float32),
@@ -67,6 +69,7 @@ def corpus_of(whole_songs=True, labels="personal", **changes):
         source="here",
         labels=labels,
         whole_songs=whole_songs,
+        embedding_per_segment=changes.get("per_segment", False),
     )
 
 
@@ -99,6 +102,24 @@ def test_whole_songs_equal_splicing_each_song_alone():
         window_curves = fake_model(windows, features.embeddings[nearest])
         whole = splice(window_curves, plan.window, plan.position)
         np.testing.assert_allclose(curves[m, :length], whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("whole_songs", [True, False])
+def test_windows_have_the_embeddings_of_their_segments(whole_songs):
+    corpus = corpus_of(whole_songs, per_segment=True)
+    _, features = songs_and_features(per_segment=True)
+    assert corpus.tables.embedding.shape == (4, S, WIDTH)
+    scaled = corpus.scaled(Scaling.of(corpus.tables.embedding))
+    eval_set = eval_set_of(scaled, song_sequences(scaled))
+    log_mel, embedding = map(np.asarray, eval_set.clips(np.arange(len(eval_set.plan.at))))
+    assert embedding.shape == (len(log_mel), S, WIDTH)
+    # The embedding of the segment whose image is in that place, scaled over all segments.
+    first = np.concatenate([song.embeddings[:S] for song in features])
+    images = np.concatenate([song.log_mel for song in features])
+    rows = (np.concatenate([song.embeddings for song in features]) - first.mean(0)) / first.std(0)
+    for image, row in zip(log_mel.reshape(-1, 3, 2), embedding.reshape(-1, WIDTH), strict=True):
+        place = np.flatnonzero((images == image).all((1, 2)))
+        np.testing.assert_allclose(row, rows[place[0]], atol=1e-5)
 
 
 def test_first_clips_have_one_window_each():

@@ -18,6 +18,7 @@ sound can reach. `ideal_curves` never sees a rating of the songs that it predict
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -61,6 +62,7 @@ class Noise(NamedTuple):
     drift: jax.Array | np.ndarray
 
 
+@functools.lru_cache(maxsize=4)
 def rating_noise(spread: ListenerSpread, segments: int, count: int, seed: int = 0) -> Noise:
     """Draws the noise of `count` ratings of L segments by listeners of gain 1."""
     rng = np.random.default_rng(seed)
