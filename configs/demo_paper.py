@@ -13,7 +13,6 @@ def get_config() -> Any:
     """Returns the paper's method on simulated songs and listeners."""
     config = base.get_config()
     config.data.min_songs = 5
-    config.data.processes = 1  # faster than starting more processes
     config.data.validation_min_songs = 5
     config.data.builder = dict(
         seed=0,

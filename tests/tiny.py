@@ -8,6 +8,7 @@ from configs import demo_paper
 def get_config() -> Any:
     """Returns the tiny experiment."""
     config = demo_paper.get_config()
+    config.data.processes = 1  # faster than starting more for a few songs
     config.data.min_songs = 3
     config.data.validation_min_songs = 3
     config.data.builder = dict(

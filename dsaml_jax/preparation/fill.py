@@ -20,8 +20,8 @@ from dsaml_jax.preparation import embedding
 from dsaml_jax.preparation.beam import extract_on_beam
 from dsaml_jax.preparation.extract import Extracted, extract
 from dsaml_jax.preparation.job import Job, make_job
-from dsaml_jax.preparation.pool import over_processes
 from dsaml_jax.runtime.files import locked
+from dsaml_jax.runtime.pool import over_processes
 
 LOG = logging.getLogger(__name__)
 

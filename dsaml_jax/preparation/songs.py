@@ -137,7 +137,7 @@ def read_labels(data: DataConfig) -> tuple[dict[str, tuple[Song, ...]], Findings
     if data.name == "synthetic":
         config = synthetic.builder_config("run", **data.builder)
         with _exclusive_build(data.prepared):
-            builder = synthetic.build(data.prepared, config)
+            builder = synthetic.build(data.prepared, config, data.processes)
         splits = {
             split: tuple(prepared_folder.read_songs(builder, split))
             for split in builder.info.splits

@@ -372,6 +372,12 @@ def test_prepared_songs_equal_the_simulated_ones_bit_for_bit(tmp_path, capfd):
         assert all(same(song, stored[song.song_id]) for song in drawn)
 
 
+def test_songs_do_not_depend_on_the_number_of_processes():
+    settings = synthetic.SyntheticSettings(**TINY)
+    alone, shared = (simulation.songs(settings, "train", processes) for processes in (1, 2))
+    assert all(same(left, right) for left, right in zip(alone, shared, strict=True))
+
+
 def test_a_song_does_not_change_with_the_number_of_songs():
     few = synthetic.SyntheticSettings(**TINY)
     many = dataclasses.replace(few, train_songs=6, train_annotators=8)

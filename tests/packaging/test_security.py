@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[2] / "dsaml_jax"
 RUNS_CODE = {
     ("config/files.py", "exec_module"),  # a config file is Python
     ("__init__.py", "import_module"),  # the package's own modules
-    ("preparation/pool.py", "import_module"),  # the module that runs this program
+    ("runtime/pool.py", "import_module"),  # named libraries, before their threads are limited
 }
 NAMES = {
     *("eval", "exec", "compile_command", "exec_module", "import_module", "system", "popen"),

@@ -23,9 +23,15 @@ class SyntheticConfig(tfds.core.BuilderConfig):
     """A TFDS config that contains settings; its name ends in their digest.
 
     TFDS prepares each config in a folder named after it, so different settings never share one.
+
+    Attributes:
+      settings: Of the simulation.
+      processes: Number of processes that draw songs; 0 for one per core. The data do not depend on
+        it.
     """
 
     settings: SyntheticSettings = dataclasses.field(default_factory=SyntheticSettings)
+    processes: int = 1
 
     def __post_init__(self) -> None:
         if not self.name.endswith(self.settings.digest):
@@ -74,15 +80,18 @@ class Synthetic(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         config = self.builder_config
         assert isinstance(config, SyntheticConfig)  # BUILDER_CONFIGS and `build` hold no other
-        for song in songs(config.settings, split):
+        for song in songs(config.settings, split, config.processes):
             yield song.song_id, schema.encode(song)
 
 
-def build(data_dir: str | os.PathLike[str], config: SyntheticConfig) -> Synthetic:
+def build(
+    data_dir: str | os.PathLike[str], config: SyntheticConfig, processes: int = 1
+) -> Synthetic:
     """Renders the data set into `data_dir` unless it exists there already.
 
     Progress bars are shown only if standard error is a terminal.
     """
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
+    config = dataclasses.replace(config, processes=processes)
     return prepared_folder.prepare(Synthetic, config, data_dir)

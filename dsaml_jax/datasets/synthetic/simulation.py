@@ -3,50 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from dsaml_jax.datasets import schema
 from dsaml_jax.datasets.synthetic import listeners, music
 from dsaml_jax.datasets.synthetic.settings import SPLITS, SyntheticSettings
+from dsaml_jax.runtime.pool import over_processes
 
 _SONG, _ANNOTATOR, _RATING = range(3)  # the owner of a random stream
 _SONG_INFIX = "-song-"  # between split and number in a song's id
 
 
-def songs(settings: SyntheticSettings, split: str) -> Iterator[schema.Song]:
-    """Draws the songs of a split, each with all its ratings.
+class _Job(NamedTuple):
+    """A song to draw: its place in the split, and who rates it."""
+
+    settings: SyntheticSettings
+    split: str
+    song: int
+    raters: list[tuple[int, str, listeners.Listener]]
+
+
+def songs(settings: SyntheticSettings, split: str, processes: int = 1) -> Iterator[schema.Song]:
+    """Draws the songs of a split, each with all its ratings, in `processes` processes.
 
     Each song, annotator and rating has its own random stream, identified by split and index:
     neither a song's sound nor an annotator's rating of it depends on how many others there are.
     """
     annotators = draw_annotators(settings, split)
     rated_by = draw_assignment(settings, split)
-    average = listeners.average_listener(settings.spread)
-    for i in range(getattr(settings, f"{split}_songs")):
-        cues = draw_cues(settings, split, i)
-        stimulus = (cues, settings.ratings_start_s, settings.ratings)
-        ratings = []
-        for j in np.flatnonzero(rated_by[:, i]).tolist():
-            name, listener = annotators[j]
-            rng = _stream(settings, split, _RATING, i, j)
-            perceived = listeners.perceive(listener, *stimulus)
-            curve = listeners.rate(rng, listener, perceived, settings.spread)
-            ratings.append(schema.Rating(name, curve, perceived))
-        yield schema.Song(
-            song_id=f"{split}{_SONG_INFIX}{i:04d}",
-            duration_s=settings.duration_s,
-            ratings_start_s=settings.ratings_start_s,
-            ratings=tuple(ratings),
-            waveform=music.render(
-                _stream(settings, split, _SONG, i, 1),
-                cues,
-                settings.duration_s,
-                settings.sample_rate,
-            ),
-            sample_rate=settings.sample_rate,
-            population=listeners.perceive(average, *stimulus),
+    jobs = (
+        _Job(
+            settings,
+            split,
+            i,
+            [(j, *annotators[j]) for j in np.flatnonzero(rated_by[:, i]).tolist()],
         )
+        for i in range(getattr(settings, f"{split}_songs"))
+    )
+    yield from over_processes(_draw_song, jobs, processes)
+
+
+def _draw_song(job: _Job) -> schema.Song:
+    settings, split, song, raters = job
+    cues = draw_cues(settings, split, song)
+    stimulus = (cues, settings.ratings_start_s, settings.ratings)
+    ratings = []
+    for j, name, listener in raters:
+        rng = _stream(settings, split, _RATING, song, j)
+        perceived = listeners.perceive(listener, *stimulus)
+        curve = listeners.rate(rng, listener, perceived, settings.spread)
+        ratings.append(schema.Rating(name, curve, perceived))
+    average = listeners.average_listener(settings.spread)
+    rng = _stream(settings, split, _SONG, song, 1)
+    return schema.Song(
+        song_id=f"{split}{_SONG_INFIX}{song:04d}",
+        duration_s=settings.duration_s,
+        ratings_start_s=settings.ratings_start_s,
+        ratings=tuple(ratings),
+        waveform=music.render(rng, cues, settings.duration_s, settings.sample_rate),
+        sample_rate=settings.sample_rate,
+        population=listeners.perceive(average, *stimulus),
+    )
 
 
 def draw_cues(settings: SyntheticSettings, split: str, song: int) -> np.ndarray:

@@ -42,7 +42,7 @@ def over_processes(
     """
     processes = processes or os.cpu_count() or 1
     if processes == 1:
-        with threadpool_limits(1):
+        with _one_thread():
             yield from map(function, jobs)
         return
     jobs = iter(jobs)
@@ -67,9 +67,19 @@ def over_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _one_thread() -> threadpool_limits:
+    """Limits the BLAS libraries of NumPy and SciPy to one thread.
+
+    A library that is loaded later would use a thread per core, so they are imported first.
+    """
+    for library in ("numpy", "scipy.linalg"):
+        importlib.import_module(library)
+    return threadpool_limits(1)
+
+
 def _start() -> None:
     """Initializes a process: one thread, Ctrl-C ignored, and exit when the parent exits."""
-    threadpool_limits(1)
+    _one_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

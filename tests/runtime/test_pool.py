@@ -5,7 +5,7 @@ import os
 import pytest
 
 from dsaml_jax.errors import UserError
-from dsaml_jax.preparation.pool import over_processes
+from dsaml_jax.runtime.pool import over_processes
 
 
 def test_a_single_process_runs_jobs_lazily_in_this_process():
