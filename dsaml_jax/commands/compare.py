@@ -35,7 +35,7 @@ from dsaml_jax.reports.comparison import (
 )
 from dsaml_jax.runtime.files import PARTIAL, read_json_object, write_json, write_text
 from dsaml_jax.training.diagnosis import check_study, study_key
-from dsaml_jax.training.metric_writer import merged_rows
+from dsaml_jax.training.metric_writer import merged_rows, stage_seconds
 from dsaml_jax.training.stages import (
     check_inner,
     initial_meta_state,
@@ -79,7 +79,7 @@ def compare(experiment: Experiment, workdir: Path) -> str:
             result = _read(folder)
             for stage in shared_stages(seeded):
                 path = _shared(workdir, seeded, stage)
-                seconds[path] = _stage_seconds(folder, stage) or seconds.get(path, 0.0)
+                seconds[path] = stage_seconds(folder, stage) or seconds.get(path, 0.0)
                 result = result._replace(seconds=result.seconds + seconds[path])
             results.setdefault(name, {})[seed] = result
             _write(experiment, Comparison(results, {}), workdir)
@@ -183,14 +183,8 @@ def _read(folder: Path) -> RunResult:
         chosen=max(selection, key=selection.__getitem__),
         cosine=by_step("diagnostics/cosine/all"),
         others=others,
-        seconds=_stage_seconds(folder, "meta"),
+        seconds=stage_seconds(folder, "meta"),
     )
-
-
-def _stage_seconds(folder: Path, stage: str) -> float:
-    """Returns how long a run trained a stage; 0 if another run trained it."""
-    rows = merged_rows(folder / "metrics.jsonl", stage)
-    return sum(row["stage/seconds"] for row in rows if row.get("stage/seconds") is not None)
 
 
 def _costs(

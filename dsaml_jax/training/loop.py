@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -66,7 +65,6 @@ def fit(
       UserError: too many meta-steps were skipped, or a checkpoint cannot be written.
       Interrupted: by SIGTERM or SIGINT; everything is saved.
     """
-    started = time.monotonic()
 
     def validate(state: State, step: int) -> None:
         metrics = functions.validate(state)
@@ -87,7 +85,7 @@ def fit(
         if saved is not None:
             state = saved.state
             LOG.info("%s: resuming at step %d of %d", log.name, int(state.step), schedule.steps)
-        step = first = int(state.step)
+        step = int(state.step)
         if schedule.diagnoses(step):
             diagnose(state, step)
         if schedule.validates(step) and (saved is None or saved.metrics is None):
@@ -121,8 +119,6 @@ def fit(
         log.progress(step, schedule.steps)
         if signal := received_signal():
             raise interrupted(signal, schedule.steps)
-        if step > first:
-            log.scalars("stage", step, {"seconds": time.monotonic() - started})
     best = checkpoints.best(state)
     assert best is not None and best.metrics is not None  # the last step is validated
     return Fitted(best.state, best.metrics)

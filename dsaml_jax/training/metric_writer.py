@@ -1,4 +1,4 @@
-"""Metrics of a run: one JSON object per line, and TensorBoard events."""
+"""Metrics of a run: one JSON object per line, and TensorBoard events; and its seconds."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ FLUSH_S = 60
 
 
 class MetricWriter:
-    """Writes `metrics.jsonl` and `tensorboard/` in a workdir; a context manager.
+    """Writes `metrics.jsonl`, `timings.jsonl` and `tensorboard/` in a workdir; a context manager.
 
+    Seconds have a file of their own, so that `metrics.jsonl` is the same however often the run was
+    interrupted.
     Events are written by the caller's thread, not by tensorboardX's: that one dies on a full disk,
     and the next write would then block forever.
 
@@ -35,6 +37,7 @@ class MetricWriter:
 
     def __init__(self, workdir: Path):
         self._path = workdir / "metrics.jsonl"
+        self._timings = workdir / "timings.jsonl"
         events = workdir / "tensorboard"
         try:
             self._file = self._path.open("ab")
@@ -61,6 +64,15 @@ class MetricWriter:
                 self._flushed = time.monotonic()
         except OSError as error:
             raise cannot_write(self._path, error) from error
+
+    def time(self, stage: str, step: int, seconds: float) -> None:
+        """Appends {"stage", "step", "seconds"}: what a stage took until `step` since it started."""
+        row = {"stage": stage, "step": step, "seconds": round(seconds, 3)}
+        try:
+            with self._timings.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise cannot_write(self._timings, error) from error
 
     def read(self, stage: str) -> list[dict[str, Any]]:
         """Returns the rows of a stage in the order of steps; a repeated step's later values win."""
@@ -105,6 +117,17 @@ def merged_rows(path: Path, stage: str) -> list[dict[str, Any]]:
             unreadable[0],
         )
     return [merged[step] for step in sorted(merged)]
+
+
+def stage_seconds(workdir: Path, stage: str) -> float:
+    """Returns how long a run trained a stage, over all its interruptions; 0 if it did not."""
+    path = workdir / "timings.jsonl"
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+    rows = [row for row, _ in map(_parse, lines) if row is not None and row["stage"] == stage]
+    return float(sum(row.get("seconds") or 0.0 for row in rows))
 
 
 def _parse(line: bytes) -> tuple[dict[str, Any] | None, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import NamedTuple
@@ -37,6 +38,8 @@ class StepMetrics(NamedTuple):
 class StageLog:
     """Writes what happens in a stage; a context manager that shows a progress bar on a terminal.
 
+    At its end, the seconds since its start are written too, if there was progress.
+
     Args:
       name: of the stage.
       writer: of the run's metrics.
@@ -51,9 +54,13 @@ class StageLog:
         self._writer = writer
         self._explain_skip = explain_skip
         self._skip_at_most = skip_at_most
+        self._first: int | None = None
+        self._last = 0
+        self._entered = time.monotonic()
         self._bar = tqdm(desc=name, unit="step", disable=not sys.stderr.isatty())
 
     def __enter__(self) -> StageLog:
+        self._entered = time.monotonic()
         return self
 
     def __exit__(
@@ -63,9 +70,13 @@ class StageLog:
         trace: TracebackType | None,
     ) -> None:
         self._bar.close()
+        if self._first is not None and self._last > self._first:
+            self._writer.time(self.name, self._last, time.monotonic() - self._entered)
 
     def progress(self, step: int, steps: int) -> None:
         """Moves the progress bar to `step` of `steps`."""
+        self._first = step if self._first is None else self._first
+        self._last = step
         self._bar.total = steps
         self._bar.update(step - self._bar.n)
 

@@ -25,7 +25,7 @@ from dsaml_jax.runtime import files
 from dsaml_jax.runtime.signals import defer_signals
 from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.loop import StageFunctions, fit
-from dsaml_jax.training.metric_writer import MetricWriter
+from dsaml_jax.training.metric_writer import MetricWriter, stage_seconds
 from dsaml_jax.training.schedule import Schedule
 from dsaml_jax.training.stage_log import StageLog, StepMetrics
 from dsaml_jax.training.state import TrainState
@@ -217,6 +217,18 @@ def test_outside_training_a_signal_ends_the_process_even_if_exceptions_are_swall
     assert (ran.returncode, ran.stdout) == (75, "")
     assert ran.stderr.startswith("dsaml: stopped by SIGTERM; finished work is kept")
     assert ran.stderr.count("\n") == 1
+
+
+def test_the_seconds_of_a_stage_are_summed_over_its_interruptions(tmp_path):
+    run = Run(tmp_path)
+    run.at["step", 3] = by_signal(signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        run()
+    run()
+    rows = [json.loads(line) for line in (tmp_path / "timings.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 and rows[1]["step"] == 10
+    assert stage_seconds(tmp_path, "meta") == pytest.approx(sum(row["seconds"] for row in rows))
+    assert stage_seconds(tmp_path, "population") == 0
 
 
 def test_non_finite_steps_are_skipped_counted_and_logged(tmp_path, caplog):
