@@ -69,7 +69,7 @@ def dry_run(experiment: Experiment, path: Path, memory_gib: float = 0.0) -> str:
         "rounds": layout.rounds,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.weights.params)),
         "songs_assumed": len(tables.log_mel),
-        "songs_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in tables),
+        "songs_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tables)),
         "peak_bytes_per_device": memory.peak,
         "temporary_bytes_per_device": memory.temporary,
         "matmul_flops_per_device": work.matmul_flops,
