@@ -8,8 +8,6 @@ them.
 from __future__ import annotations
 
 import dataclasses
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -73,15 +71,11 @@ def ideal_adapted(truth: Truth, eval_set: EvalSet, support: np.ndarray) -> Ideal
     episodes = eval_set.episodes
     assert episodes is not None, "personal labels have episodes"
     query = np.asarray(eval_set.corpus.tables.song_of)[episodes.query]
-
-    def one(first: int) -> IdealCurves:
+    parts: list[IdealCurves] = []
+    for first in range(0, len(support), _CHUNK):
         # The last chunk is filled up with the first episodes, so that only one shape is compiled.
         rows = np.arange(first, first + _CHUNK) % len(support)
-        return _predict(truth, eval_set, _POSTERIOR_DRAWS, support[rows], query[rows], rows)
-
-    # A chunk's small matrices keep one core busy; the others compute other chunks.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(one, range(0, len(support), _CHUNK)))
+        parts.append(_predict(truth, eval_set, _POSTERIOR_DRAWS, support[rows], query[rows], rows))
     curves = jax.tree.map(lambda *c: np.concatenate(c)[: len(support)], *parts)
     return jax.tree.map(lambda c: _padded(c[episodes.tested], eval_set), curves)
 

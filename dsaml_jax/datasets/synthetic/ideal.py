@@ -34,7 +34,7 @@ from dsaml_jax.datasets.synthetic.posterior import (
     posterior,
 )
 
-_ITERATIONS = 60
+_ITERATIONS = 30
 """Damped fixed-point iterations; after 30, neighbors of a curve can still be better by 1e-5."""
 
 
