@@ -370,10 +370,10 @@ def _evaluate(experiment: Experiment, workdir: Path, _: Options) -> str:
 
 def _tables(results_by_protocol: Mapping[str, Results], workdir: Path) -> str:
     from dsaml_jax.evaluation.methods import METHOD_ORDER
-    from dsaml_jax.reports.tables import results_table
+    from dsaml_jax.reports.conclusion import summary_text
 
     tables = [
-        f"{protocol.replace('_', '-')} test\n\n{results_table(results, METHOD_ORDER)}\n\n"
+        f"{protocol.replace('_', '-')} test\n\n{summary_text(results, METHOD_ORDER)}\n\n"
         for protocol, results in results_by_protocol.items()
     ]
     files = f"Everything is in {workdir}/: results.json, results.md, figures/, metrics.jsonl."

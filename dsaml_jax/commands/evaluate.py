@@ -13,6 +13,7 @@ import numpy as np
 from dsaml_jax.config.experiment import Experiment
 from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.data.loading import load_corpora
+from dsaml_jax.evaluation.decoding import cue_decoding
 from dsaml_jax.evaluation.ideal import truth_of
 from dsaml_jax.evaluation.methods import (
     METHOD_ORDER,
@@ -24,10 +25,11 @@ from dsaml_jax.evaluation.protocols import EvalSet, make_eval_set
 from dsaml_jax.evaluation.results import REFERENCE, Results, score_methods
 from dsaml_jax.evaluation.songs_curve import check_songs_curve, songs_curve
 from dsaml_jax.evaluation.widening import Widening, validation_widening
+from dsaml_jax.reports.conclusion import decoding_table, summary_text
 from dsaml_jax.reports.learning import inner_loop_figure
 from dsaml_jax.reports.listeners import ListenerCurves, listener_figure
 from dsaml_jax.reports.songs_curve import songs_curve_figure, songs_curve_table
-from dsaml_jax.reports.tables import intervals_table, results_table
+from dsaml_jax.reports.tables import intervals_table
 from dsaml_jax.runtime import processes
 from dsaml_jax.runtime.files import write_json, write_text
 from dsaml_jax.training.stages import Trained, check_inner, restore
@@ -109,6 +111,15 @@ def evaluate_methods(
             rmse_predictions=methods.rmse_curves,
             baseline=widening.strongest if widening else "population",
         )
+        suffix = "_same_song" if protocol == "same_song" else ""
+        figures = workdir / "figures"
+        if methods.losses is not None:
+            inner_loop_figure(figures / f"inner_loop{suffix}.png", methods.losses)
+        if widening is not None and protocol == "cross_song":
+            assert trained.meta is not None  # as above
+            results = _with_diagnostics(experiment, corpora, trained, widening, results)
+        if results.songs_curve is not None:
+            songs_curve_figure(figures / "songs_curve.png", results.songs_curve)
         content = results.to_json() | {
             "protocol": protocol,
             "split": experiment.evaluation.split,
@@ -118,34 +129,52 @@ def evaluate_methods(
         }
         if widening is not None:
             content["widening"] = dataclasses.asdict(widening)
-        suffix = "_same_song" if protocol == "same_song" else ""
-        figures = workdir / "figures"
-        if methods.losses is not None:
-            inner_loop_figure(figures / f"inner_loop{suffix}.png", methods.losses)
-        text = (
-            f"{results_table(results, METHOD_ORDER)}\n\nThe means with their intervals:\n\n"
-            f"{intervals_table(results, METHOD_ORDER)}\n"
-        )
-        if widening is not None and protocol == "cross_song" and experiment.evaluation.songs_curve:
-            assert trained.meta is not None  # as above
-            curve = songs_curve(
-                experiment,
-                corpora[experiment.evaluation.split],
-                trained.population,
-                trained.meta,
-                widening,
-            )
-            content["songs_curve"] = dataclasses.asdict(curve)
-            songs_curve_figure(figures / "songs_curve.png", curve)
-            text += f"\nThe gain by number of support songs:\n\n{songs_curve_table(curve)}\n"
         write_json(workdir / f"results{suffix}.json", content)
-        write_text(workdir / f"results{suffix}.md", text)
+        write_text(workdir / f"results{suffix}.md", _text(results))
         shown = _representative(eval_set, methods, experiment.evaluation.figures)
         listener_figure(figures / f"listeners{suffix}.png", shown)
         scored = _summary(eval_set, methods, results)
         LOG.info("%s, %s: %s", experiment.evaluation.split, protocol, scored)
         every_result[protocol] = results
     return every_result
+
+
+def _with_diagnostics(
+    experiment: Experiment,
+    corpora: Mapping[str, Corpus],
+    trained: Trained,
+    widening: Widening,
+    results: Results,
+) -> Results:
+    """Adds the gain by number of songs, if asked for, and what features tell of true cues."""
+    assert trained.meta is not None
+    curve = None
+    if experiment.evaluation.songs_curve:
+        corpus = corpora[experiment.evaluation.split]
+        curve = songs_curve(experiment, corpus, trained.population, trained.meta, widening)
+    models = {"population": trained.population, "meta": trained.meta}
+    return dataclasses.replace(
+        results, songs_curve=curve, cue_decoding=cue_decoding(experiment, corpora, models)
+    )
+
+
+def _text(results: Results) -> str:
+    """Returns the content of `results.md`."""
+    parts = [
+        summary_text(results, METHOD_ORDER),
+        f"The means with their intervals:\n\n{intervals_table(results, METHOD_ORDER)}",
+    ]
+    if results.songs_curve is not None:
+        parts.append(
+            f"The gain by number of support songs:\n\n{songs_curve_table(results.songs_curve)}"
+        )
+    if results.cue_decoding is not None:
+        parts.append(
+            "R² of the true cues of validation songs, decoded linearly from the model's inputs and "
+            "from what the encoders make of them: of a song's mean, and of the deviations from it "
+            f"within songs:\n\n{decoding_table(results.cue_decoding)}"
+        )
+    return "\n\n".join(parts) + "\n"
 
 
 def _predict(

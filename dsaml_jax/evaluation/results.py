@@ -10,7 +10,9 @@ import numpy as np
 
 from dsaml_jax.evaluation import metrics
 from dsaml_jax.evaluation.bootstrap import Interval, bootstrap_columns
+from dsaml_jax.evaluation.decoding import CueDecoding
 from dsaml_jax.evaluation.headroom import Headroom, headroom
+from dsaml_jax.evaluation.songs_curve import SongsCurve
 
 REFERENCE = "adapted"
 """The default method from which the others are subtracted."""
@@ -35,6 +37,8 @@ class Results:
         consensus labels.
       reference: the row from which the others are subtracted.
       headroom: the share of the ideal gain that was reached; None without ideal rows.
+      songs_curve: the gain by number of support songs; None where it was not asked for.
+      cue_decoding: what features tell of a simulated song's cues; None for real songs.
     """
 
     rows: dict[str, dict[str, float | None]]
@@ -46,6 +50,8 @@ class Results:
     unit: str
     reference: str
     headroom: Headroom | None = None
+    songs_curve: SongsCurve | None = None
+    cue_decoding: CueDecoding | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Converts to dicts, numbers and None, ready for `json.dumps(..., allow_nan=False)`."""

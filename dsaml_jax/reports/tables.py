@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dsaml_jax.datasets.schema import DIMENSIONS
 from dsaml_jax.evaluation import metrics
 from dsaml_jax.evaluation.bootstrap import Interval
-from dsaml_jax.evaluation.headroom import Headroom
 from dsaml_jax.evaluation.results import Results
 
 MIB = 2**20
@@ -70,8 +69,6 @@ def _legend(results: Results, rows: Sequence[str]) -> list[str]:
             "Ideal rows know the simulator and the true cues, but no more ratings than the other "
             "rows: CCC and PCC of the curve with the best expected CCC, RMSE of the mean curve."
         )
-    if results.headroom is not None:
-        legend.append(_headroom(results.headroom))
     rows_left_out: dict[str, list[str]] = {}
     for row in rows:
         parts = [
@@ -86,20 +83,6 @@ def _legend(results: Results, rows: Sequence[str]) -> list[str]:
         which = "all rows" if len(names) == len(rows) else ", ".join(names)
         legend.append(f"Left out because undefined (the rating is flat or empty), {which}: {text}.")
     return legend
-
-
-def _headroom(headroom: Headroom) -> str:
-    share = headroom.share
-    percent = "an unknown share"
-    if share.mean is not None:
-        ends = "-" if share.low is None else f"{share.low:z.1%}, {share.high:z.1%}"
-        percent = f"{share.mean:z.1%} [{ends}]"
-    return (
-        "Captured headroom in CCC, (adapted − baseline) / (ideal_adapted − ideal_population): "
-        f"{percent}, which is {interval_text(headroom.gained)} of "
-        f"{interval_text(headroom.available)}. The baseline is {headroom.baseline}, the strongest "
-        "population row on validation."
-    )
 
 
 def _number(value: float | None) -> str:

@@ -26,6 +26,7 @@ from dsaml_jax.data.loading import load_corpora
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.methods import METHOD_ORDER
 from dsaml_jax.preparation.songs import prepared_songs
+from dsaml_jax.reports.conclusion import conclusion
 from dsaml_jax.reports.tables import results_table
 from dsaml_jax.training.stage_log import StageLog
 from dsaml_jax.training.stages import initial_meta_state, restore
@@ -89,6 +90,10 @@ def test_results_have_every_row_and_are_finite(finished):
     assert results["rows"]["constant"]["ccc"] == pytest.approx(0, abs=1e-6)
     assert results["headroom"]["baseline"] in results["widening"]["validation_ccc"]
     assert results["control"]["episodes"] >= 3
+    for levels in results["cue_decoding"].values():
+        assert set(levels) == {"song", "within"}
+        assert all(r_squared <= 1 for scores in levels.values() for r_squared in scores.values())
+    assert set(results["cue_decoding"]) == {"inputs", "population", "meta"}
 
 
 def test_the_workdir_documents_the_run(finished):
@@ -106,7 +111,10 @@ def test_the_workdir_documents_the_run(finished):
     for name in ("listeners", "learning_population", "learning_meta", "inner_loop"):
         assert (workdir / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert list((workdir / "tensorboard").glob("events.*"))
-    assert results_table(results, METHOD_ORDER) in (workdir / "results.md").read_text()
+    text = (workdir / "results.md").read_text()
+    assert results_table(results, METHOD_ORDER) in text and conclusion(results) in text
+    share = results.headroom.share.mean
+    assert f"{share:z.1%}" in conclusion(results)
 
 
 STOP_WHILE_EVALUATING = """

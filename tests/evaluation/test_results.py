@@ -1,5 +1,6 @@
 """Scores of all methods: counts, differences from the reference, and the tables."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,10 @@ import pytest
 
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation import metrics
+from dsaml_jax.evaluation.bootstrap import Interval
 from dsaml_jax.evaluation.results import score_methods
+from dsaml_jax.evaluation.songs_curve import SongsCurve
+from dsaml_jax.reports.conclusion import conclusion, summary_text
 from dsaml_jax.reports.tables import intervals_table, results_table
 
 
@@ -171,13 +175,27 @@ def test_the_captured_headroom_is_a_ratio_of_gains():
     assert found.share.mean == pytest.approx(gained / available)
     assert found.share.low < found.share.mean < found.share.high
     assert json.loads(json.dumps(scored.to_json()))["headroom"]["baseline"] == "population_widened"
-    text = results_table(scored)
+    assert "Ideal rows know the simulator" in results_table(scored)
+    text = summary_text(scored)
     assert f"{found.share.mean:.1%} [{found.share.low:.1%}, {found.share.high:.1%}]" in text
-    assert "baseline is population_widened" in text and "Ideal rows know the simulator" in text
+    assert "over population_widened" in text and "with 5 songs" not in text
+    more = SongsCurve(
+        songs=(1, 5),
+        adapted=(Interval(0.01, 0.0, 0.02), Interval(0.05, 0.04, 0.06)),
+        ideal=(Interval(0.05, 0.04, 0.06), Interval(0.12, 0.11, 0.13)),
+        share=(Interval(0.2, 0.1, 0.3), Interval(0.4, 0.3, 0.5)),
+        baseline="population_widened",
+        annotators=7,
+        sequences=20,
+    )
+    text = conclusion(dataclasses.replace(scored, songs_curve=more))
+    assert "+0.050 [+0.040, +0.060] of +0.120 [+0.110, +0.130] with 5 songs" in text
+    assert "the 7 listeners who rated more than 5 songs" in text
 
 
 def test_without_ideal_rows_there_is_no_headroom(results):
-    assert results.headroom is None and "headroom" not in results_table(results)
+    assert results.headroom is None and conclusion(results) == ""
+    assert summary_text(results) == results_table(results)
 
 
 def test_rmse_may_be_that_of_another_curve():
