@@ -1,6 +1,6 @@
 """Measures the share of the compiled step in training, and compile time without and with a cache.
 
-    python -m benchmarks.training_loop [--config demo] [--steps 50] [--json]
+    python -m benchmarks.training_loop [--config demo_paper] [--steps 50] [--json]
 
 Trains both stages of a config for `--steps` steps, validating at the start and at the end, twice,
 in processes of their own: the second one finds the compiled programs of the first. Each step and
@@ -93,7 +93,7 @@ def measure(config: str, steps: int, cache: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--config", default="demo", help="a name in configs/")
+    parser.add_argument("--config", default="demo_paper", help="a name in configs/")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     parser.add_argument("--cache", help=argparse.SUPPRESS)

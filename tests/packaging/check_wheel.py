@@ -46,14 +46,16 @@ TINY_RUN = (
     "--config.data.builder.test_annotators=8",
     "--config.model.layers=1",
     "--config.tasks.meta_batch=2",
-    "--config.inner.steps=1",
-    "--config.inner.estimator.name=first_order",
+    "--config.listeners.steps=12",
+    "--config.listeners.infer_last=2",
+    "--config.listeners.validate_every=12",
     "--config.population.steps=2",
     "--config.population.validate_every=1",
     "--config.meta.steps=2",
     "--config.meta.validate_every=1",
     "--config.evaluation.episodes=1",
     "--config.evaluation.query=2",
+    "--config.evaluation.songs_curve=()",
 )
 
 
