@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
@@ -136,6 +137,7 @@ class DSAML(nn.Module):
         return self.likelihood()
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
 def initialize(
     config: DSAMLConfig, key: PRNGKeyArray, image: tuple[int, int], embedding_dim: int
 ) -> dict[str, Any]:
@@ -149,4 +151,4 @@ def initialize(
     """
     log_mel = jnp.zeros((1, 2, *image), config.compute_dtype)
     embedding = jnp.zeros((1, embedding_dim), config.compute_dtype)
-    return jax.jit(DSAML(config).init)(key, log_mel, embedding)
+    return DSAML(config).init(key, log_mel, embedding)

@@ -41,7 +41,7 @@ from dsaml_jax.reports.learning import learning_curves
 from dsaml_jax.runtime.profiling import Profiler
 from dsaml_jax.training.batch_source import BatchSource, open_batch_source
 from dsaml_jax.training.checkpoints import Checkpoints
-from dsaml_jax.training.devices import first_replica, replicate, task_mesh
+from dsaml_jax.training.devices import first_replica, replicate, replicated, task_mesh
 from dsaml_jax.training.diagnosis import check_study, logged_diagnosis
 from dsaml_jax.training.encoding import encoded_tables, freezes_encoder
 from dsaml_jax.training.listeners_step import (
@@ -161,7 +161,7 @@ def restore(
     data = None if corpora is None else fingerprint(corpora)
     for stage in training_stages(experiment):
         with contextlib.closing(_checkpoints(experiment, stage.name, workdir, data)) as checkpoints:
-            saved = checkpoints.best(replicate(_initial_state(experiment, stage), task_mesh()))
+            saved = checkpoints.best(_template(experiment, stage))
         if saved is None or saved.metrics is None:
             raise UserError(
                 f"{workdir} holds no {stage.name} checkpoint yet; run --mode=train first."
@@ -262,8 +262,7 @@ class Run(NamedTuple):
 def _fit_stage(run: Run, stage: Stage, start: Weights | None, writer: MetricWriter) -> Fitted:
     """Trains a stage from `start`, or from fresh weights, or resumes it."""
     experiment, tasks, corpus = run.experiment, run.experiment.tasks, run.corpora["train"]
-    fresh = _initial_state(experiment, stage)
-    state = fresh if start is None else _restart(stage, start)
+    state = _initial_state(experiment, stage) if start is None else _restart(stage, start)
     tables = corpus.tables
     if freezes_encoder(stage.config.trained, state.weights.params):
         tables = encoded_tables(experiment.model, state.weights, tables)
@@ -373,6 +372,15 @@ def _initial_weights(experiment: Experiment) -> Weights:
 
 def _initial_state(experiment: Experiment, stage: Stage) -> TrainState:
     return _restart(stage, _initial_weights(experiment))
+
+
+def _template(experiment: Experiment, stage: Stage) -> TrainState:
+    """Returns the shapes of a stage's state, with a copy on every device."""
+    sharding = replicated(task_mesh())
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(lambda: _initial_state(experiment, stage)),
+    )
 
 
 def _restart(stage: Stage, weights: Weights) -> TrainState:
