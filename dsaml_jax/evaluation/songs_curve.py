@@ -94,10 +94,13 @@ def songs_curve(
         scores = sequence_metrics(curves, sequences.curve, sequences.valid, name)
         return annotator_means(scores, sequences.unit)["ccc"]
 
+    # Fewer episodes at once, as they adapt to more clips; the same number for all supports, so that
+    # the prediction is compiled once.
+    chunk = max(1, evaluation.chunk * experiment.tasks.support // numbers[-1])
+    predict = make_predictor(model, experiment.inner, chunk)
+
     def adapt(support: np.ndarray) -> np.ndarray:
-        # Fewer episodes at once, as each adapts to more clips.
-        chunk = max(1, evaluation.chunk * experiment.tasks.support // support.shape[1])
-        return make_predictor(model, experiment.inner, chunk)(meta, eval_set, support)[0]
+        return predict(meta, eval_set, support)[0]
 
     supports = {k: episodes.support[:, :k] for k in numbers}
     baseline = ccc(curves, widening.strongest)

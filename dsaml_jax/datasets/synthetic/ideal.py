@@ -141,7 +141,6 @@ def ideal_curves(
     return jax.lax.map(one, songs)
 
 
-@jax.jit
 def adapted_curves(
     prior: Prior,
     noise: Noise,
@@ -162,10 +161,28 @@ def adapted_curves(
       query: [E, Q], the songs to predict.
       keys: [E], of the draws.
     """
-    segments = prior.whitener.shape[-1]
+    known = _posteriors(prior, designs, support, ratings)
+    return _curves(prior, known, noise, designs, query, keys)
 
-    def one(support, ratings, query, key):
-        known = posterior(prior, designs[support, :, :segments], ratings)
-        return ideal_curves(prior, known, noise, designs[query], key)
 
-    return jax.vmap(one)(support, ratings, query, keys)
+# Two programs, because only the smaller one depends on k.
+
+
+@jax.jit
+def _posteriors(
+    prior: Prior, designs: jax.Array, support: jax.Array, ratings: jax.Array
+) -> Posterior:
+    songs = designs[support, :, : prior.whitener.shape[-1]]
+    return jax.vmap(posterior, (None, 0, 0))(prior, songs, ratings)
+
+
+@jax.jit
+def _curves(
+    prior: Prior,
+    known: Posterior,
+    noise: Noise,
+    designs: jax.Array,
+    query: jax.Array,
+    keys: jax.Array,
+) -> IdealCurves:
+    return jax.vmap(ideal_curves, (None, 0, None, 0, 0))(prior, known, noise, designs[query], keys)
