@@ -22,7 +22,7 @@ def defaults(cls: type) -> Any:
             values[field.name] = field.default
         elif field.default_factory is not dataclasses.MISSING:
             made: Any = field.default_factory()
-            is_mapping = not dataclasses.is_dataclass(made)
+            is_mapping = isinstance(made, dict)
             values[field.name] = ConfigDict(made if is_mapping else dataclasses.asdict(made))
         elif dataclasses.is_dataclass(kinds[field.name]):
             values[field.name] = defaults(kinds[field.name])

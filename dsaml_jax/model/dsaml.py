@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -151,4 +151,4 @@ def initialize(
     """
     log_mel = jnp.zeros((1, 2, *image), config.compute_dtype)
     embedding = jnp.zeros((1, embedding_dim), config.compute_dtype)
-    return DSAML(config).init(key, log_mel, embedding)
+    return cast(dict[str, Any], DSAML(config).init(key, log_mel, embedding))

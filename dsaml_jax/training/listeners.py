@@ -194,7 +194,8 @@ def statistics(listeners: Listeners, head: Head, tables: Tables, raters: Raters)
             sum_.at[annotator].add(each.reshape(-1, *each.shape[2:]))
             for sum_, each in zip(total[:4], by_rating, strict=True)
         )
-        return Statistics(*sums, total.squares + squares.sum(0), total.counts + counts.sum(0)), None
+        overall = total.squares + squares.sum(0), total.counts + counts.sum(0)
+        return Statistics._make([*sums, *overall]), None
 
     zero = Statistics(
         jnp.zeros((annotators, size, size)),

@@ -144,10 +144,10 @@ def ideal_curves(
 def adapted_curves(
     prior: Prior,
     noise: Noise,
-    designs: jax.Array,
-    support: jax.Array,
-    ratings: jax.Array,
-    query: jax.Array,
+    designs: jax.Array | np.ndarray,
+    support: jax.Array | np.ndarray,
+    ratings: jax.Array | np.ndarray,
+    query: jax.Array | np.ndarray,
     keys: jax.Array,
 ) -> IdealCurves:
     """Predicts Q songs for each of E listeners who rated k songs: curves [E, Q, L, 2].
