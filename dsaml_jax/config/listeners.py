@@ -20,7 +20,7 @@ class ListenersConfig(StageConfig):
         )
     )
     train: str = "all"
-    # Songs of a step, on all devices together, each with all its raters.
+    # Songs of a step, on all devices together, each with all its raters; at most all songs.
     songs: Positive = 32
     # Songs that a device computes at once. Speed and memory only. 0 for all.
     songs_at_once: NonNegative = 0

@@ -7,9 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dsaml_jax.data.corpus import Corpus
 from dsaml_jax.data.tables import Tables
-from dsaml_jax.errors import UserError
 
 
 class Raters(NamedTuple):
@@ -43,12 +41,3 @@ def draw_songs(key: jax.Array, step: jax.Array | int, songs: int, count: int) ->
     epoch, place = divmod(step, songs // count)
     order = jax.random.permutation(jax.random.fold_in(key, epoch), songs)
     return jax.lax.dynamic_slice_in_dim(order, place * count, count)
-
-
-def check_songs(corpus: Corpus, count: int) -> None:
-    """Raises UserError unless `draw_songs` can draw `count` songs."""
-    if count > len(corpus.song_ids):
-        raise UserError(
-            f"listeners.songs is {count}, but there are only {len(corpus.song_ids)} training "
-            "songs; lower it."
-        )

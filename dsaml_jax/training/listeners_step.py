@@ -9,6 +9,8 @@ listeners' covariance become those of the model's context, from which meta-learn
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +42,8 @@ from dsaml_jax.training.listeners import (
 )
 from dsaml_jax.training.stage_log import StepMetrics
 from dsaml_jax.training.update import compile_step, keep_if, outer_update
+
+LOG = logging.getLogger(__name__)
 
 _SONGS_STREAM, _NOISE_STREAM = range(2)
 
@@ -171,6 +175,14 @@ def make_listeners_step(
         return new_state, StepMetrics(metrics, Finite(no_inner_steps, jnp.isfinite(losses), {}))
 
     return compile_step(step, mesh)
+
+
+def with_songs_at_most(config: ListenersConfig, songs: int) -> ListenersConfig:
+    """Returns the config of a stage on `songs` songs: a step takes all of them if it wants more."""
+    if config.songs <= songs:
+        return config
+    LOG.info("listeners.songs is %d; every step takes all %d songs", config.songs, songs)
+    return dataclasses.replace(config, songs=songs)
 
 
 def songs_of_listeners_step(

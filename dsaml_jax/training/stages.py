@@ -52,6 +52,7 @@ from dsaml_jax.training.listeners_step import (
     personal_weights,
     songs_of_listeners_step,
     start_listeners,
+    with_songs_at_most,
 )
 from dsaml_jax.training.loop import Fitted, StageFunctions, fit
 from dsaml_jax.training.metric_writer import MetricWriter
@@ -296,6 +297,7 @@ def _fit_listeners(run: Run, writer: MetricWriter) -> Weights:
     """Trains the listeners' stage, or resumes it; returns the start of the other stages."""
     experiment, corpus, config = run.experiment, run.corpora["train"], run.experiment.listeners
     model, tables, count = experiment.model, corpus.tables, len(corpus.song_ids)
+    config = with_songs_at_most(config, count)
     optimizer = config.build_optimizer(experiment.inner.without_steps())
     fresh = _initial_weights(experiment)
     state = start_listeners(model, config, fresh, optimizer, tables)

@@ -1,6 +1,7 @@
 """The listeners' stage: inference against dense regression, EM, and draws of songs."""
 
 import dataclasses
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from dsaml_jax.training.listeners import (
     whitened,
     with_one,
 )
-from dsaml_jax.training.listeners_step import infers_after
+from dsaml_jax.training.listeners_step import infers_after, with_songs_at_most
 
 SONGS, ANNOTATORS, SEGMENTS, HIDDEN = 11, 6, 8, 3
 SIZE = HIDDEN + 1
@@ -193,3 +194,11 @@ def test_epochs_are_permutations_and_songs_list_their_raters():
 def test_listeners_are_inferred_on_schedule():
     config = dataclasses.replace(ListenersConfig(), infer_from=4, infer_every=3)
     assert [step for step in range(1, 12) if infers_after(config, step)] == [4, 7, 10]
+
+
+def test_a_step_takes_at_most_all_songs(caplog):
+    config = ListenersConfig(songs=4)
+    assert with_songs_at_most(config, 4) is config
+    with caplog.at_level(logging.INFO):
+        assert with_songs_at_most(config, 3) == dataclasses.replace(config, songs=3)
+    assert "every step takes all 3 songs" in caplog.text
