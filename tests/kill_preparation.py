@@ -44,7 +44,7 @@ def folder_of_noise(root: Path, songs: int, seconds: float) -> Path:
 
 def start(name: str, root: Path, folder: Path, *more: str) -> subprocess.Popen:
     """Starts the preparation as users do, in a process group of its own."""
-    command = [sys.executable, "launch.py", "--config=configs/deam_pdmer.py", "--mode=prepare"]
+    command = [sys.executable, "launch.py", "--config=configs/deam_paper.py", "--mode=prepare"]
     command += [f"--config.data.name={name}", f"--config.data.root={root}", *more]
     command += [f"--config.data.prepared={folder}", f"--workdir={folder}/run"]
     return subprocess.Popen(

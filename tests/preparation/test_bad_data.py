@@ -224,7 +224,7 @@ def test_a_root_that_does_not_exist_is_rejected(tmp_path):
 def test_the_command_reports_mistakes_in_one_sentence(tmp_path, arguments, sentence):
     ran = subprocess.run(
         [
-            *(sys.executable, "launch.py", "--config=configs/deam_pdmer.py", "--mode=prepare"),
+            *(sys.executable, "launch.py", "--config=configs/deam_paper.py", "--mode=prepare"),
             *(f"--workdir={tmp_path / 'run'}", f"--config.data.prepared={tmp_path}", *arguments),
         ],
         cwd=ROOT,

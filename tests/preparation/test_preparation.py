@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from configs import deam_pdmer
+from configs import deam_paper
 from dsaml_jax.audio import store
 from dsaml_jax.audio.decoding import decode
 from dsaml_jax.audio.features import clip_features, window_starts
@@ -187,7 +187,7 @@ def test_the_command_prepares_and_reports(deam, tmp_path):
     root = deam[0]
     ran = subprocess.run(
         [
-            *(sys.executable, "launch.py", "--config=configs/deam_pdmer.py", "--mode=prepare"),
+            *(sys.executable, "launch.py", "--config=configs/deam_paper.py", "--mode=prepare"),
             *(f"--config.data.root={root}", f"--config.data.prepared={tmp_path}"),
             *("--config.data.processes=1", f"--workdir={tmp_path / 'run'}"),
         ],
@@ -212,7 +212,7 @@ def test_a_preparation_killed_in_two_processes_and_finished_in_one_gives_the_sam
     kill_preparation.kill_when(running, lambda: len(kill_preparation.entries(killed)) >= 3)
     partial = kill_preparation.entries(killed)
     assert len(partial) >= 3
-    config = deam_pdmer.get_config()
+    config = deam_paper.get_config()
     config.data.name, config.data.root, config.data.processes = "pmemo", str(root), 1
     for folder in (killed, whole):
         config.data.prepared = str(folder)
