@@ -132,7 +132,8 @@ def evaluate_methods(
         write_json(workdir / f"results{suffix}.json", content)
         write_text(workdir / f"results{suffix}.md", _text(results))
         shown = _representative(eval_set, methods, experiment.evaluation.figures)
-        listener_figure(figures / f"listeners{suffix}.png", shown)
+        if shown:
+            listener_figure(figures / f"listeners{suffix}.png", shown)
         scored = _summary(eval_set, methods, results)
         LOG.info("%s, %s: %s", experiment.evaluation.split, protocol, scored)
         every_result[protocol] = results

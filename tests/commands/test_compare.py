@@ -31,7 +31,7 @@ def test_a_comparison_runs_every_variant_and_resumes_where_it_stopped(tmp_path):
     workdir = tmp_path / "comparison"
     workdir.mkdir()
     one = {"reptile": {"inner": {"estimator": estimator("reptile"), **FIXED}}}
-    small = {"population.steps": 2, "meta.steps": 2}
+    small = {"population.steps": 2, "meta.steps": 2, "evaluation.figures": 0}
     small["comparison.cost_steps"] = (1, 4)
     # Costs measured before the comparison was stopped are not measured again.
     measured = {"reptile": {"temp_bytes": 3 * 2**20, "seconds": 0.125}}
@@ -43,6 +43,7 @@ def test_a_comparison_runs_every_variant_and_resumes_where_it_stopped(tmp_path):
     assert (workdir / "comparison.png").read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((workdir / "comparison.csv").open()))
     for seed in ("0", "1"):
+        assert not list((workdir / "runs" / f"reptile_{seed}" / "figures").glob("listeners*"))
         results = json.loads((workdir / "runs" / f"reptile_{seed}" / "results.json").read_text())
         (row,) = (r for r in rows if r["seed"] == seed and r["quantity"] == "adapted_ccc")
         assert float(row["value"]) == results["rows"]["adapted"]["ccc"]
