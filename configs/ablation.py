@@ -42,10 +42,17 @@ def get_config() -> Any:
     slow = {"optimizer": {"options": {"learning_rate": 0.05}}}
     config.comparison.variants = {
         "all": {},
-        "no decision": {"model": {"decision": False}},
+        "no decision": {
+            "model": {"decision": False},
+            "meta": {"train": "predictor/output, predictor/context, likelihood"},
+        },
         "no descriptors": {"audio": {"embedding": "statistics"}},
         "no listeners stage": no_stage,
-        "score inside": {"model": {"support_loss": "score"}, "inner": GRADIENT_STEPS},
+        "score inside": {
+            "model": {"support_loss": "score"},
+            "inner": GRADIENT_STEPS,
+            "meta": {"train": "predictor/output, predictor/context, decision"},
+        },
         "whole head": {"inner": head | slow},
         "paper": {
             **no_stage,

@@ -56,7 +56,7 @@ from dsaml_jax.training.checkpoints import Checkpoints
 from dsaml_jax.training.devices import task_layout, task_mesh
 from dsaml_jax.training.diagnosis import check_study
 from dsaml_jax.training.metric_writer import MetricWriter
-from dsaml_jax.training.stages import check_inner, training_stages
+from dsaml_jax.training.stages import check_patterns, training_stages
 from dsaml_jax.training.state import TrainState, restart
 from tests import data_folders, tiny, torch_files
 
@@ -106,7 +106,7 @@ FIELDS = sorted(set(field_paths()))
 def start(experiment: Experiment) -> None:
     """Checks the experiment and loads its data, tasks and test sets, as a run does first."""
     tasks = experiment.tasks
-    check_inner(experiment.inner, experiment.model, experiment.audio)
+    check_patterns(experiment)
     task_layout(tasks.meta_batch, tasks.tasks_per_device, task_mesh())
     corpora, _ = load(experiment)
     for corpus in corpora.values():

@@ -37,7 +37,7 @@ from dsaml_jax.runtime.files import PARTIAL, read_json_object, write_json, write
 from dsaml_jax.training.diagnosis import check_study, study_key
 from dsaml_jax.training.metric_writer import merged_rows, stage_seconds
 from dsaml_jax.training.stages import (
-    check_inner,
+    check_patterns,
     initial_meta_state,
     shared_stages,
     stage_config,
@@ -59,7 +59,7 @@ def variants(experiment: Experiment) -> dict[str, Experiment]:
     made = experiment.variants()
     for variant in made.values():
         check_study(variant.inner, variant.tasks)
-        check_inner(variant.inner, variant.model, variant.audio)
+        check_patterns(variant)
     return made
 
 

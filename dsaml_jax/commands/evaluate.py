@@ -32,7 +32,7 @@ from dsaml_jax.reports.songs_curve import songs_curve_figure, songs_curve_table
 from dsaml_jax.reports.tables import intervals_table
 from dsaml_jax.runtime import processes
 from dsaml_jax.runtime.files import write_json, write_text
-from dsaml_jax.training.stages import Trained, check_inner, restore
+from dsaml_jax.training.stages import Trained, check_patterns, restore
 
 LOG = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def evaluate(experiment: Experiment, workdir: Path) -> dict[str, Results]:
     Raises:
       UserError: there are none, or they were trained on other data.
     """
-    check_inner(experiment.inner, experiment.model, experiment.audio)
+    check_patterns(experiment)
     corpora, tests = load(experiment)
     trained = restore(experiment, workdir, corpora)
     return evaluate_methods(experiment, corpora, tests, trained, workdir)

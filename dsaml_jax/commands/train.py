@@ -26,7 +26,7 @@ def train(experiment: Experiment, workdir: Path, profile_steps: int = 0) -> dict
       UserError: the config, the devices, or the data do not allow it.
     """
     tasks = experiment.tasks
-    stages.check_inner(experiment.inner, experiment.model, experiment.audio)
+    stages.check_patterns(experiment)
     task_layout(tasks.meta_batch, tasks.tasks_per_device, task_mesh())
     # The test sets are made first, so that what they refuse is known before training.
     corpora, tests = load(experiment)

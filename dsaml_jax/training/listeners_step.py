@@ -216,11 +216,13 @@ def infers_after(config: ListenersConfig, step: int) -> bool:
 
 
 def personal_weights(model: DSAMLConfig, state: ListenersState) -> Weights:
-    """Returns the weights with the listeners' leading directions as those of the context."""
-    if not model.context_dim:
-        return state.weights
-    moved = directions(state.listeners, model.context_dim)
+    """Returns the weights of `model`, with the listeners' leading directions as its context's."""
     params = state.weights.params
+    if model.support_loss != "likelihood":
+        params = {name: value for name, value in params.items() if name != "likelihood"}
+    if not model.context_dim:
+        return Weights(MetaParams(params, {}), state.weights.batch_stats)
+    moved = directions(state.listeners, model.context_dim)
     context = {
         "vector": jnp.zeros(model.context_dim),
         "kernel": moved[:, :-1],

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.audio.features import embedding_size
 from dsaml_jax.config.experiment import (
     Experiment,
@@ -35,6 +34,7 @@ from dsaml_jax.evaluation.predictor import make_predictor, predict_windows
 from dsaml_jax.evaluation.protocols import validation_set
 from dsaml_jax.meta import MetaParams
 from dsaml_jax.meta.finite import Finite, nonfinite_message
+from dsaml_jax.meta.subset import partition
 from dsaml_jax.model import MODULES, DSAMLConfig, initialize
 from dsaml_jax.model.weights import Weights
 from dsaml_jax.reports.learning import learning_curves
@@ -199,12 +199,18 @@ def validation(
     return validate
 
 
-def check_inner(inner: InnerConfig, model: DSAMLConfig, audio: AudioConfig) -> None:
-    """Raises UserError if a pattern of `inner.adapt` matches no weight; computes nothing."""
-    variables = jax.eval_shape(
-        lambda key: initialize(model, key, audio.image, embedding_size(audio)), jax.random.key(0)
-    )
-    check_adapted(inner, variables["params"])
+def check_patterns(experiment: Experiment) -> None:
+    """Raises UserError if a pattern of weight paths matches no weight; computes nothing."""
+    params = jax.eval_shape(lambda: _initial_weights(experiment)).params
+    check_adapted(experiment.inner, params)
+    stages = {stage.name: stage.config for stage in training_stages(experiment)}
+    if experiment.listeners.steps:
+        stages["listeners"] = experiment.listeners
+    for name, config in stages.items():
+        try:
+            partition(params, config.trained)
+        except UserError as error:
+            raise UserError(f"{name}.train: {error}") from error
 
 
 def shared_stages(experiment: Experiment) -> list[str]:
@@ -298,8 +304,10 @@ def _fit_listeners(run: Run, writer: MetricWriter) -> Weights:
     experiment, corpus, config = run.experiment, run.corpora["train"], run.experiment.listeners
     model, tables, count = experiment.model, corpus.tables, len(corpus.song_ids)
     config = with_songs_at_most(config, count)
+    # Listeners are inferred by the likelihood, whatever the support loss of the model is.
+    model = dataclasses.replace(model, support_loss="likelihood")
     optimizer = config.build_optimizer(experiment.inner.without_steps())
-    fresh = _initial_weights(experiment)
+    fresh = _initial_weights(dataclasses.replace(experiment, model=model))
     state = start_listeners(model, config, fresh, optimizer, tables)
     key, raters = run.key(LISTENERS_STREAM), raters_of(tables, count)
     step = make_listeners_step(model, config, optimizer, raters, run.mesh)
@@ -354,7 +362,7 @@ def _fit_listeners(run: Run, writer: MetricWriter) -> Weights:
     state = fitted.state
     for _ in range(config.infer_last):
         state = infer(state, all_ratings)
-    return personal_weights(model, first_replica(state))
+    return personal_weights(experiment.model, first_replica(state))
 
 
 def _checkpoints(

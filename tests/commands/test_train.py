@@ -264,10 +264,22 @@ def test_folders_without_a_run_are_rejected(tmp_path, prepared):
         open_workdir(tmp_path / "thesis.tex", tiny_experiment, fresh=True)
 
 
-def test_adapting_unknown_weights_is_rejected_before_data_are_prepared(tmp_path):
-    mistaken = experiment(str(tmp_path / "prepared"), **{"inner.adapt": "predictor, transformr"})
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"inner.adapt": "predictor, transformr"}, r"inner\.adapt: .*'transformr' .*'transformer'"),
+        ({"meta.train": "predictor, decision"}, r"^meta\.train: .*'decision' matches none"),
+        ({"population.train": "decision"}, r"^population\.train: .*'decision' matches none"),
+        (
+            {"listeners.steps": 1, "listeners.train": "decision"},
+            r"^listeners\.train: .*'decision' matches none",
+        ),
+    ],
+)
+def test_unknown_weights_are_rejected_before_data_are_prepared(tmp_path, changes, sentence):
+    mistaken = experiment(str(tmp_path / "prepared"), **changes)
     workdir = open_workdir(tmp_path / "run", mistaken, fresh=True)
-    with pytest.raises(UserError, match=r"inner\.adapt: .*'transformr' .*'transformer'"):
+    with pytest.raises(UserError, match=sentence):
         train(mistaken, workdir)
     assert not (tmp_path / "prepared").exists()
 

@@ -6,12 +6,16 @@ import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dsaml_jax.config.listeners import ListenersConfig
 from dsaml_jax.data.songs import draw_songs, raters_of
 from dsaml_jax.data.tables import Tables
+from dsaml_jax.meta import MetaParams
+from dsaml_jax.model import initialize
 from dsaml_jax.model.likelihood import Noise
+from dsaml_jax.model.weights import Weights
 from dsaml_jax.training.listeners import (
     Head,
     Listeners,
@@ -26,7 +30,13 @@ from dsaml_jax.training.listeners import (
     whitened,
     with_one,
 )
-from dsaml_jax.training.listeners_step import infers_after, with_songs_at_most
+from dsaml_jax.training.listeners_step import (
+    infers_after,
+    personal_weights,
+    start_listeners,
+    with_songs_at_most,
+)
+from tests import device_runs
 
 SONGS, ANNOTATORS, SEGMENTS, HIDDEN = 11, 6, 8, 3
 SIZE = HIDDEN + 1
@@ -202,3 +212,28 @@ def test_a_step_takes_at_most_all_songs(caplog):
     with caplog.at_level(logging.INFO):
         assert with_songs_at_most(config, 3) == dataclasses.replace(config, songs=3)
     assert "every step takes all 3 songs" in caplog.text
+
+
+@pytest.mark.parametrize("support_loss", ["score", "likelihood"])
+def test_the_stage_leaves_the_weights_of_the_model_that_it_is_for(support_loss):
+    model = dataclasses.replace(
+        device_runs.model_of("float64"),
+        normalization="clip",
+        context_dim=2,
+        support_loss="likelihood",
+    )
+
+    def fresh(model):
+        made = initialize(model, jax.random.key(0), device_runs.IMAGE, device_runs.EMBEDDING)
+        return made["params"]
+
+    state = start_listeners(
+        model,
+        ListenersConfig(),
+        Weights(MetaParams(fresh(model), {}), {}),
+        optax.sgd(1.0),
+        device_runs.random_tables("float64"),
+    )
+    model = dataclasses.replace(model, support_loss=support_loss)
+    found = personal_weights(model, state).params
+    assert jax.tree.structure(found) == jax.tree.structure(fresh(model))
