@@ -8,12 +8,12 @@ songs.
 
 from typing import Any
 
-from configs import vgmidi_pdmer
+from configs import vgmidi_personal
 
 
 def get_config() -> Any:
     """Returns PDMER on MERP."""
-    config = vgmidi_pdmer.get_config()
+    config = vgmidi_personal.get_config()
     config.data.name = "merp"
     config.tasks.meta_batch = 16
     config.evaluation.episodes = 3

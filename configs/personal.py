@@ -1,6 +1,6 @@
 """The departures from the paper that let one song tell who listens (docs/personalizing.md).
 
-`configs/demo.py`, `deam_pdmer.py`, `vgmidi_pdmer.py` and `merp_pdmer.py` use them; how long each
+`configs/demo.py`, `deam_pdmer.py`, `vgmidi_personal.py` and `merp_pdmer.py` use them; how long each
 stage trains, and how fast, is theirs to say.
 """
 

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from configs import vgmidi_paper
+from configs import vgmidi_pdmer
 
 
 def get_config() -> Any:
     """Returns DMER on VGMIDI."""
-    config = vgmidi_paper.get_config()
+    config = vgmidi_pdmer.get_config()
     config.data.labels = "consensus"
     config.tasks.meta_batch = 1
     config.tasks.query = 15

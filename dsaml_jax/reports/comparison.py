@@ -242,7 +242,7 @@ def _cost_lines(compared: Comparison) -> list[str]:
 
 
 def _cosine_lines(compared: Comparison) -> list[str]:
-    lines = ["Cosine of the first-order to the exact meta-gradient, first and last measured:", ""]
+    lines = []
     for name, results in compared.results.items():
         ends = [
             (run.cosine[min(run.cosine)], run.cosine[max(run.cosine)])
@@ -252,4 +252,7 @@ def _cosine_lines(compared: Comparison) -> list[str]:
         if ends:
             first, last = np.mean(ends, axis=0)
             lines.append(f"- {name}: {first:.3f}, {last:.3f}")
-    return lines
+    if not lines:
+        return []
+    title = "Cosine of the first-order to the exact meta-gradient, first and last measured:"
+    return ["", title, "", *lines]
