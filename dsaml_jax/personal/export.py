@@ -130,6 +130,15 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         savez(file, **arrays)
 
 
+def check_new(folder: Path) -> None:
+    """Raises UserError if a folder exists and is not empty."""
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} is not empty; choose another --workdir.")
+    except OSError as error:
+        raise cannot_write(folder, error, "choose another --workdir") from error
+
+
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yields a folder that is renamed to `folder` at the end; an error leaves nothing.
@@ -137,9 +146,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
       UserError: `folder` exists and is not empty, or cannot be written.
     """
+    check_new(folder)
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder} is not empty; choose another --workdir.")
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         partial = tempfile.mkdtemp(
             dir=folder.absolute().parent, prefix=f".{folder.name}", suffix=PARTIAL

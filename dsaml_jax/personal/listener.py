@@ -160,7 +160,7 @@ class Listener:
         rated = [rated_span(path, joined(given), audio) for path, given in by_song.items()]
         cut = [support_song(song, audio, clips) for song in rated]
         features = []
-        for song in self._source().features([song.span for song in rated]):
+        for song in self.source().features([song.span for song in rated]):
             features.append(song)
             report(0.8 * len(features) / len(rated), "features")
         batch = support_batch([*zip(features, cut, strict=True)], audio)
@@ -261,7 +261,7 @@ class Listener:
         segment_s = self.shared.audio.segment_s
         group: list[Span] = []
         features: list[Any] = []
-        for span, song in zip(spans, self._source().features(spans), strict=True):
+        for span, song in zip(spans, self.source().features(spans), strict=True):
             group.append(span)
             features.append(song)
             if sum(len(song.log_mel) for song in features) * segment_s >= _TOGETHER_S:
@@ -288,7 +288,8 @@ class Listener:
             MetaParams(merge(self.adapted, frozen), meta.meta_params.rates), meta.batch_stats
         )
 
-    def _source(self) -> FeatureSource:
+    def source(self) -> FeatureSource:
+        """Returns what computes the features of songs for this listener."""
         return FeatureSource(self.shared, self.cache, self.processes)
 
     def _encoded(self, meta: Weights, batch: Batch) -> Batch:

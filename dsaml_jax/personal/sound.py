@@ -89,7 +89,7 @@ class FeatureSource:
 
     def jobs(self, spans: Iterable[Span], folder: str = "") -> list[Job]:
         """Returns a job for each span; their keys are hashes of all that the features depend on."""
-        weights = self._weights_hash()
+        weights = self.weights_hash()
         audio = self.shared.audio
         return [
             make_span_job(
@@ -153,7 +153,8 @@ class FeatureSource:
         )
         return embedding.weights_file(data, kind)
 
-    def _weights_hash(self) -> str:
+    def weights_hash(self) -> str:
+        """Returns the hash of the embedding's weights; "" if it needs none."""
         return embedding.weights_hash(self._weights_file())
 
 
