@@ -63,15 +63,14 @@ def song_figure(path: str | os.PathLike[str], title: str, curves: SongCurves) ->
 def fit(curves: SongCurves) -> tuple[str, str]:
     """Returns the mean CCC of population and listener with the rating, over rated dimensions."""
     assert curves.rating is not None and curves.personal is not None
-    valid = np.isfinite(curves.rating)
+    valid, rating = np.isfinite(curves.rating), np.nan_to_num(curves.rating)
 
     def ccc(predicted: np.ndarray) -> str:
         values = []
         for i, name in enumerate(DIMENSIONS):
             if valid[:, i].any():
                 # `sequence_metrics` masks segments, not dimensions: one dimension at a time.
-                target = np.nan_to_num(curves.rating)[None]
-                scores = sequence_metrics(predicted[None], target, valid[None, :, i], name)
+                scores = sequence_metrics(predicted[None], rating[None], valid[None, :, i], name)
                 values.append(float(scores["ccc"][0, i]))
         mean = float(np.mean(values))
         return "undefined" if math.isnan(mean) else f"{mean:z.3f}"
