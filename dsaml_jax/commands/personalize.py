@@ -13,6 +13,7 @@ from dsaml_jax.errors import UserError
 from dsaml_jax.personal import Curves, Listener, Rating, read_rating
 from dsaml_jax.personal.rating import joined
 from dsaml_jax.personal.saved import check_vacant
+from dsaml_jax.personal.shared import flat
 from dsaml_jax.reports.songs import SongCurves, fit, song_figure
 
 
@@ -59,13 +60,13 @@ def personalize(options: ListenerOptions) -> str:
             f"  CCC with the rating: population {before}, adapted {after} (the fit, not a test)",
         ]
     losses = ", ".join(f"{loss:.4f}" for loss in listener.losses)
-    size = sum(file.stat().st_size for file in folder.glob("personal*.npz")) / 1024
+    numbers = sum(array.size for array in flat(listener.adapted).values())
     return "\n".join(
         [
             *lines,
             f"Support loss along the inner loop: {losses}.",
-            f"The listener is in {folder}/: personal.json, {size:.0f} KiB of weights, figures. It "
-            f"needs the model {base.shared.source} (hash {base.shared.hash[:12]}).",
+            f"The listener is in {folder}/: personal.json, {numbers} adapted numbers, and figures; "
+            f"it needs the model {base.shared.source} (hash {base.shared.hash[:12]}).",
         ]
     )
 

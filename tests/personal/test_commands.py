@@ -126,6 +126,23 @@ def test_what_is_done_is_not_done_again(finished, me, tmp_path, monkeypatch):
         predict(ListenerOptions(str(finished.workdir), str(out), (str(tmp_path),)))
 
 
+def test_an_interrupted_prediction_continues(finished, me, tmp_path, monkeypatch):
+    options = ListenerOptions(str(me[0]), str(tmp_path), tuple(finished.audio))
+    draw, drawn = predicting.song_figure, []
+
+    def interrupted(*arguments):
+        if drawn:
+            raise KeyboardInterrupt
+        drawn.append(draw(*arguments))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(predicting, "song_figure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            predict(options)
+    assert f"{len(finished.audio) - 1} songs predicted, 1 were done before" in predict(options)
+    assert len(json.loads((tmp_path / "curves.json").read_text())["songs"]) == len(finished.audio)
+
+
 def test_songs_of_the_same_name_get_files_of_their_own(me, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -9,7 +9,7 @@ import pytest
 from dsaml_jax.errors import UserError
 from dsaml_jax.evaluation.methods import personal_methods
 from dsaml_jax.evaluation.widening import Widening
-from dsaml_jax.personal import Listener, Rating
+from dsaml_jax.personal import Listener, Rating, saved
 from dsaml_jax.personal.rating import joined
 from tests.personal.conftest import tone
 
@@ -108,6 +108,18 @@ def test_a_saved_listener_refuses_another_shared_model(finished, adapted, tmp_pa
     weights.write_bytes(content)
     with pytest.raises(UserError, match="run --mode=personalize again"):
         Listener.open(tmp_path / "me")
+
+
+def test_an_interrupted_save_leaves_the_listener_before(finished, adapted, tmp_path, monkeypatch):
+    adapted.save(tmp_path)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(saved, "write_json", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finished.listener.adapt(finished.support(1)).save(tmp_path)
+    assert Listener.open(tmp_path).hash == adapted.hash
 
 
 def test_more_songs_and_longer_ratings_give_more_clips(finished, tmp_path):
