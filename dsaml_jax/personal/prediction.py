@@ -11,21 +11,21 @@ from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.audio.features import SongFeatures
 from dsaml_jax.evaluation.predictor import predict_clips
 from dsaml_jax.evaluation.splicing import song_windows, splice
-from dsaml_jax.evaluation.windows import Clips, map_windows
+from dsaml_jax.evaluation.windows import Clips, WindowInputs, map_windows
 from dsaml_jax.model import DSAMLConfig
 
 
-def clips_at(song: SongFeatures, starts: np.ndarray, audio: AudioConfig) -> Clips:
-    """Gathers the windows [W] of a song that begin at the segments `starts`.
-
-    A window takes the embedding that starts nearest, or those of its segments.
-    """
-    segments = starts[:, None] + np.arange(audio.segments)
+def window_rows(song: SongFeatures, starts: np.ndarray, audio: AudioConfig) -> np.ndarray:
+    """Returns the embeddings' rows of windows: [W], those that start nearest, or [W, S]."""
     if audio.embedding_per_segment:
-        rows = segments
-    else:
-        rows = np.abs(song.starts - starts[:, None]).argmin(1)
-    return Clips(song.log_mel[segments], song.embeddings[rows])
+        return starts[:, None] + np.arange(audio.segments)
+    return np.abs(song.starts - starts[:, None]).argmin(1)
+
+
+def clips_at(song: SongFeatures, starts: np.ndarray, audio: AudioConfig) -> Clips:
+    """Gathers the windows [W] of a song that begin at the segments `starts`."""
+    inputs = WindowInputs(song.log_mel, song.embeddings)
+    return inputs.clips(starts, window_rows(song, starts, audio), audio.segments)
 
 
 def predict_songs(
@@ -45,14 +45,19 @@ def predict_songs(
         alone = (predict_songs(model, variables, [song], audio, hops) for song in songs)
         return [curve for (curve,) in alone]
     plans = [song_windows(len(song.log_mel), audio.segments, hops) for song in songs]
-    at = np.array([(i, s) for i, plan in enumerate(plans) for s in plan.starts], int)
-
-    def predict(windows: np.ndarray):
-        parts = [clips_at(songs[i], np.array([start]), audio) for i, start in at[windows]]
-        clips = Clips(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-        return predict_clips(model, variables, clips)
-
-    curves = map_windows(predict, len(at))
+    segments = np.cumsum([0, *(len(song.log_mel) for song in songs)])
+    rows = np.cumsum([0, *(len(song.embeddings) for song in songs)])
+    each = [*zip(songs, plans, segments, rows, strict=False)]
+    at = np.concatenate([first + plan.starts for _, plan, first, _ in each])
+    row = np.concatenate([first + window_rows(s, p.starts, audio) for s, p, _, first in each])
+    inputs = WindowInputs(
+        np.concatenate([song.log_mel for song in songs]),
+        np.concatenate([song.embeddings for song in songs]),
+    )
+    curves = map_windows(
+        lambda w: predict_clips(model, variables, inputs.clips(at[w], row[w], audio.segments)),
+        len(at),
+    )
     ends = np.cumsum([len(plan.starts) for plan in plans])[:-1]
     return [
         splice(own, plan.window, plan.position)

@@ -38,6 +38,14 @@ def ratings(finished, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def published(finished, tmp_path_factory):
+    """Returns an exported folder, and what was printed."""
+    folder = tmp_path_factory.mktemp("published") / "model"
+    text = export(ListenerOptions(checkpoint=str(finished.workdir), workdir=str(folder)))
+    return folder, text
+
+
+@pytest.fixture(scope="module")
 def me(finished, ratings, tmp_path_factory):
     """Returns the folder of a listener, and what was printed."""
     folder = tmp_path_factory.mktemp("me") / "me"
@@ -51,6 +59,12 @@ def me(finished, ratings, tmp_path_factory):
         )
     )
     return folder, text
+
+
+@pytest.fixture
+def sketches(monkeypatch):
+    """Writes figures without drawing them, for tests of other things."""
+    monkeypatch.setattr(predicting, "song_figure", lambda path, *_: path.write_bytes(b"drawn"))
 
 
 def read_csv(path):
@@ -103,7 +117,7 @@ def test_a_run_gives_the_population_only(finished, tmp_path):
     np.testing.assert_array_equal(columns["arousal"], columns["population_arousal"])
 
 
-def test_what_is_done_is_not_done_again(finished, me, tmp_path, monkeypatch):
+def test_what_is_done_is_not_done_again(finished, me, tmp_path, monkeypatch, sketches):
     songs = sorted(shutil.copy(path, tmp_path) for path in finished.audio)
     out = tmp_path / "out"
     options = ListenerOptions(checkpoint=str(me[0]), audio=(str(tmp_path),), workdir=str(out))
@@ -126,7 +140,7 @@ def test_what_is_done_is_not_done_again(finished, me, tmp_path, monkeypatch):
         predict(ListenerOptions(str(finished.workdir), str(out), (str(tmp_path),)))
 
 
-def test_an_interrupted_prediction_continues(finished, me, tmp_path, monkeypatch):
+def test_an_interrupted_prediction_continues(finished, me, tmp_path, monkeypatch, sketches):
     options = ListenerOptions(str(me[0]), str(tmp_path), tuple(finished.audio))
     draw, drawn = predicting.song_figure, []
 
@@ -143,7 +157,7 @@ def test_an_interrupted_prediction_continues(finished, me, tmp_path, monkeypatch
     assert len(json.loads((tmp_path / "curves.json").read_text())["songs"]) == len(finished.audio)
 
 
-def test_songs_of_the_same_name_get_files_of_their_own(me, tmp_path):
+def test_songs_of_the_same_name_get_files_of_their_own(me, tmp_path, sketches):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         tone(tmp_path / folder / "song.wav", seconds=1 + len(folder))
@@ -154,7 +168,7 @@ def test_songs_of_the_same_name_get_files_of_their_own(me, tmp_path):
     assert names == {"song.csv", "song-2.csv", "song-3.csv"}
 
 
-def test_unusable_songs_are_reported_and_the_others_predicted(me, tmp_path):
+def test_unusable_songs_are_reported_and_the_others_predicted(me, tmp_path, sketches):
     tone(tmp_path / "good.wav")
     soundfile.write(tmp_path / "silent.wav", np.zeros(9000), 8000)
     soundfile.write(tmp_path / "faint.wav", 1e-7 * np.sin(np.arange(9000)), 8000, subtype="FLOAT")
@@ -177,9 +191,8 @@ def test_unusable_songs_are_reported_and_the_others_predicted(me, tmp_path):
     ]
 
 
-def test_an_export_needs_nothing_of_the_run(finished, me, tmp_path):
-    folder = tmp_path / "published"
-    text = export(ListenerOptions(checkpoint=str(finished.workdir), workdir=str(folder)))
+def test_an_export_needs_nothing_of_the_run(finished, published, me, tmp_path):
+    folder, text = published
     assert "adapts to listeners" in text
     assert {path.name for path in folder.iterdir()} == {
         "model.json",
@@ -216,9 +229,9 @@ def test_an_export_needs_nothing_of_the_run(finished, me, tmp_path):
         ("model.json", ("hops", [1, 1]), "has changed since it was exported"),
     ],
 )
-def test_a_damaged_export_is_refused(finished, tmp_path, file, damage, sentence):
+def test_a_damaged_export_is_refused(published, tmp_path, file, damage, sentence):
     folder = tmp_path / "published"
-    export(ListenerOptions(checkpoint=str(finished.workdir), workdir=str(folder)))
+    shutil.copytree(published[0], folder)
     if damage is None:
         (folder / file).unlink()
     elif isinstance(damage, bytes):
@@ -269,9 +282,9 @@ def test_a_run_that_is_not_finished_or_lacks_its_scaling_is_refused(finished, tm
         ({"shared": "elsewhere"}, "is no listener's folder, so --shared=elsewhere has no meaning"),
     ],
 )
-def test_bad_input_writes_nothing(finished, ratings, tmp_path, changes, sentence):
+def test_bad_input_writes_nothing(published, ratings, tmp_path, changes, sentence):
     song, rated = ratings
-    given = {"checkpoint": str(finished.workdir), "audio": (song,), "ratings": (rated,)}
+    given = {"checkpoint": str(published[0]), "audio": (song,), "ratings": (rated,)}
     files = {
         "long": "# scale: -1 to 1\ntime_s,arousal\n0,0.1\n"
         + "".join(f"{t},{t / 30}\n" for t in range(1, 30)),
@@ -306,21 +319,21 @@ def test_a_folder_with_other_files_is_not_written(finished, ratings, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_ratings_that_look_like_those_of_another_song_are_marked(finished, ratings, tmp_path):
+def test_ratings_that_look_like_those_of_another_song_are_marked(published, ratings, tmp_path):
     song, _ = ratings
     path = tmp_path / "rating.csv"
     rows = "".join(f"{t / 2},{0.97 + 0.002 * (t % 15)},{-1 + 0.002 * t}\n" for t in range(15))
     path.write_text(f"# scale: -1 to 1\n# media: other.mp3\ntime_s,arousal,valence\n{rows}")
     text = personalize(
-        ListenerOptions(str(finished.workdir), str(tmp_path / "me"), (song,), (str(path),))
+        ListenerOptions(str(published[0]), str(tmp_path / "me"), (song,), (str(path),))
     )
     assert "CHECK: the rating names the file 'other.mp3', not this one" in text
     assert "0.5 s after the end of the song are left out" in text
 
 
-def test_the_command_line_needs_no_config(finished, ratings, tmp_path):
+def test_the_command_line_needs_no_config(published, ratings, tmp_path):
     song, rated = ratings
-    flags = [f"--checkpoint={finished.workdir}", f"--audio={song}", f"--ratings={rated}"]
+    flags = [f"--checkpoint={published[0]}", f"--audio={song}", f"--ratings={rated}"]
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "dsaml_jax", "--mode=personalize", "--workdir=me", *flags),
