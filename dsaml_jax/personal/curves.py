@@ -13,7 +13,7 @@ DIGITS = 7
 """Decimals that files state; curves are float32."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Curves:
     """What a listener is predicted to feel in each half second of a song, and what everybody is.
 

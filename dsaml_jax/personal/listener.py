@@ -54,7 +54,7 @@ class RatedSong:
     notes: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Listener:
     """A model of one listener, or of nobody in particular before it is adapted.
 

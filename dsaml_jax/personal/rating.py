@@ -39,7 +39,7 @@ class Bins(NamedTuple):
     curve: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Rating:
     """Samples of what a listener felt while a song played, on the scale -1 to 1.
 

@@ -34,7 +34,7 @@ SCALING = "embedding_scaling.npz"
 """File of a run, and of an export, that says how the global embedding is scaled."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SharedModel:
     """Everything that is the same for all listeners.
 

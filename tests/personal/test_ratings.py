@@ -9,6 +9,8 @@ import pytest
 from dsaml_jax.errors import UserError
 from dsaml_jax.personal import Rating, read_rating, write_rating
 from dsaml_jax.personal.rating import joined
+from dsaml_jax.personal.sound import Span
+from dsaml_jax.personal.support import RatedSpan, level_notes
 
 N = np.nan
 
@@ -295,3 +297,12 @@ def test_what_is_left_out_is_noted(tmp_path):
 def test_a_rating_that_makes_no_sense_cannot_be_made(times, arousal, sentence):
     with pytest.raises(UserError, match=sentence):
         Rating(np.array(times), np.array(arousal), np.full(len(arousal), N))
+
+
+def test_a_level_far_from_the_population_is_marked():
+    curve = np.array([[0.9, 0.1], [0.7, N], [N, 0.3]])
+    rated = RatedSpan(Span("a.wav", 0.0, 3, 1.5), curve, ())
+    near, far = np.full((3, 2), -0.19), np.full((3, 2), -0.21)
+    assert level_notes(rated, near) == []
+    (note,) = level_notes(rated, far)  # 0.8 - (-0.21) > 1, and 0.2 - (-0.21) < 1
+    assert note.startswith("CHECK: arousal is +0.80 on average, where the population's curve is")
