@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from dsaml_jax.audio.config import AudioConfig
@@ -168,4 +169,6 @@ def _check(extracted: Extracted) -> None:
 
 
 def _scaled(song: SongFeatures, scaling: Scaling) -> SongFeatures:
-    return song._replace(embeddings=np.asarray(scaling.apply(song.embeddings), np.float32))
+    """Scales embeddings on the device, as `Corpus.scaled` does: NumPy rounds differently."""
+    on_device = scaling.apply(jnp.asarray(song.embeddings))
+    return song._replace(embeddings=np.asarray(on_device, np.float32))
