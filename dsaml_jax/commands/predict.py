@@ -20,7 +20,14 @@ from dsaml_jax.errors import UserError
 from dsaml_jax.personal import Curves, Listener
 from dsaml_jax.personal.sound import Span, whole_span
 from dsaml_jax.reports.songs import SongCurves, song_figure
-from dsaml_jax.runtime.files import CannotWrite, cannot_write, locked, write_json, write_text
+from dsaml_jax.runtime.files import (
+    PARTIAL,
+    CannotWrite,
+    cannot_write,
+    locked,
+    write_json,
+    write_text,
+)
 
 JOURNAL, CURVES = "predicted.jsonl", "curves.json"
 
@@ -85,6 +92,8 @@ def predict(options: ListenerOptions) -> str:
 def _predict(
     options: ListenerOptions, listener: Listener, folder: Path, songs: Sequence[str]
 ) -> str:
+    for partial in folder.glob(f"*{PARTIAL}"):  # left by a process that was killed
+        partial.unlink(missing_ok=True)
     journal = read_journal(folder)
     others = {done.model for done in journal.values()} - {listener.hash}
     if others:

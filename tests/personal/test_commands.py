@@ -129,7 +129,9 @@ def test_what_is_done_is_not_done_again(finished, me, tmp_path, monkeypatch, ske
     (out / f"{stems[2]}.png").unlink()
     with (out / "predicted.jsonl").open("a") as file:
         file.write('{"key": "cut o')
+    (out / "killed.partial").write_text("half wri")
     assert "3 songs predicted, 1 were done before" in predict(options)
+    assert not list(out.glob("*.partial"))
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.csv")}
     assert set(after) == set(before)
     changed = {Path(name).stem for name in after if after[name] != before[name]}
