@@ -26,7 +26,7 @@ $(VENV)/.run: requirements.txt
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements-merp.txt requirements-vgmidi.txt $(VENV)/.run
+$(VENV)/.dev: requirements-dev.txt requirements-merp.txt requirements-vgmidi.txt requirements-m4a.txt $(VENV)/.run
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 

@@ -24,6 +24,7 @@ from dsaml_jax.errors import Interrupted, UserError
 from dsaml_jax.runtime.files import cannot_write, storage_reason
 
 if TYPE_CHECKING:
+    from dsaml_jax.commands.options import ListenerOptions
     from dsaml_jax.config.experiment import Experiment
     from dsaml_jax.evaluation.results import Results
 
@@ -121,8 +122,9 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
         raise UserError(f"--config: {' '.join(str(error).split())}") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_flag_sentence(str(error))) from error
-    for name in ("memory_gib", "stop_within"):
-        check_finite(values[name].value, f"--{name}")  # nan passes every bound
+    for name in ("memory_gib", "stop_within", "start_s", "end_s"):
+        if values[name].value is not None:
+            check_finite(values[name].value, f"--{name}")  # nan passes every bound
     if values.config is not None:
         _drop_fields_of_another_estimator(values)
     return rest
@@ -141,15 +143,20 @@ def _define_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
     values["config"].parser = _ConfigParser(argv)
     holders = (
         flags.DEFINE_string(
-            "workdir", None, "Folder of the run; default: runs/CONFIG_NAME.", values
+            "workdir",
+            None,
+            "Folder of the run, by default runs/CONFIG_NAME; or of a listener, of curves, of an "
+            "exported model.",
+            values,
         ),
         flags.DEFINE_enum(
             "mode",
             "train",
-            list(MODES),
+            [*MODES, *CHECKPOINT_MODES],
             "What to do: prepare data, train and evaluate; evaluate a trained run again; diagnose "
             "its meta-gradients; compare variants of the inner loop; prepare data only; report "
-            "what fits on a device.",
+            "what fits on a device. With --checkpoint instead of --config: adapt to a listener's "
+            "rated songs; predict the curves of songs; export a model.",
             values,
         ),
         flags.DEFINE_float(
@@ -167,6 +174,7 @@ def _define_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
             lower_bound=0,
             flag_values=values,
         ),
+        *_define_listener_flags(values),
         *_define_process_flags(values),
         flags.DEFINE_float(
             "stop_within",
@@ -183,6 +191,70 @@ def _define_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
     # --help shows the flags of the main module, which is not this one.
     for name in ("config", *(holder.name for holder in holders)):
         values.register_key_flag_for_module(argv[0], values[name])
+
+
+def _define_listener_flags(values: flags.FlagValues) -> tuple[flags.FlagHolder, ...]:
+    """Defines the flags of the modes that start from a checkpoint."""
+    return (
+        flags.DEFINE_string(
+            "checkpoint",
+            "",
+            "A run's workdir, an exported model, a listener's folder, or a .pt of the release.",
+            values,
+        ),
+        flags.DEFINE_multi_string(
+            "audio",
+            [],
+            "A song; for predict also a folder or a pattern; may be repeated.",
+            values,
+        ),
+        flags.DEFINE_multi_string(
+            "ratings", [], "For personalize: ratings of each --audio, in the same order.", values
+        ),
+        flags.DEFINE_string(
+            "scale", "", "Scale of the ratings, such as 1..9, unless their file states it.", values
+        ),
+        flags.DEFINE_enum(
+            "time_unit",
+            None,
+            ["s", "ms"],
+            "Unit of their times, unless the file says.",
+            values,
+        ),
+        flags.DEFINE_multi_enum(
+            "dimension",
+            [],
+            ["arousal", "valence"],
+            "What a file with one column of values rates; once, or once for each --ratings.",
+            values,
+        ),
+        flags.DEFINE_integer(
+            "clips",
+            0,
+            "For personalize: clips of each song that are adapted to, at most; 0 for all.",
+            lower_bound=0,
+            flag_values=values,
+        ),
+        flags.DEFINE_float(
+            "start_s",
+            0.0,
+            "For predict: where in each song to begin, in seconds.",
+            lower_bound=0.0,
+            flag_values=values,
+        ),
+        flags.DEFINE_float(
+            "end_s", None, "For predict: where to end; default: the end.", flag_values=values
+        ),
+        flags.DEFINE_string(
+            "shared", "", "Where the shared model of a listener is, if it has moved.", values
+        ),
+        flags.DEFINE_string(
+            "embedding_weights",
+            "",
+            "imagebind_huge.pth, or its conversion, for models that embed songs with ImageBind.",
+            values,
+        ),
+    )
 
 
 def _define_process_flags(values: flags.FlagValues) -> tuple[flags.FlagHolder, ...]:
@@ -267,12 +339,12 @@ def _run(argv: list[str]) -> None:
     given = flags.FLAGS
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
-    if given.config is None:
+    if given.config is None and given.mode not in CHECKPOINT_MODES:
         raise UserError("--config is missing; give an experiment, e.g. --config=demo.")
     STOPPER.grace = given.stop_within
     _connect(given)
     with wakeup(STOPPER):
-        _run_mode(given)
+        (_run_checkpoint_mode if given.mode in CHECKPOINT_MODES else _run_mode)(given)
 
 
 def _connect(given: flags.FlagValues) -> None:
@@ -323,11 +395,7 @@ def _run_mode(given: flags.FlagValues) -> None:
     experiment = experiment_from_config(to_plain_dict(given.config))
     name = Path(config_flags.get_config_filename(given["config"])).stem
     path = Path(given.workdir or f"runs/{name}")
-    # Libraries' log lines would hide the run's own.
-    absl_logging.set_verbosity(absl_logging.FATAL)
-    logging.getLogger("dsaml_jax").setLevel(
-        logging.INFO if processes.is_process_zero() else logging.ERROR
-    )
+    _quiet_logs(processes.is_process_zero())
     enable_compilation_cache(given.compile_cache)
     processes.check_agreement("config", resolved_config(experiment))
     mode = MODES[given.mode]
@@ -342,6 +410,41 @@ def _run_mode(given: flags.FlagValues) -> None:
         text = mode.run(experiment, workdir, options)
         if processes.is_process_zero():
             show(text)
+
+
+def _run_checkpoint_mode(given: flags.FlagValues) -> None:
+    """Runs a mode that starts from a checkpoint."""
+    from dsaml_jax.commands.options import ListenerOptions
+    from dsaml_jax.config.experiment import experiment_from_config
+    from dsaml_jax.runtime import processes
+    from dsaml_jax.runtime.compilation_cache import enable_compilation_cache
+
+    processes.require_one_process(given.mode)
+    _quiet_logs(processes.is_process_zero())
+    enable_compilation_cache(given.compile_cache)
+    config = None if given.config is None else to_plain_dict(given.config)
+    options = ListenerOptions(
+        checkpoint=given.checkpoint,
+        workdir=given.workdir or "",
+        audio=tuple(given.audio),
+        ratings=tuple(given.ratings),
+        scale=given.scale,
+        time_unit=given.time_unit or "",
+        dimension=tuple(given.dimension),
+        clips=given.clips,
+        start_s=given.start_s,
+        end_s=given.end_s,
+        shared=given.shared,
+        embedding_weights=given.embedding_weights,
+        experiment=None if config is None else experiment_from_config(config),
+    )
+    show(CHECKPOINT_MODES[given.mode](options))
+
+
+def _quiet_logs(shows: bool) -> None:
+    """Hides the log lines of libraries, which would hide our own; shows ours on one process."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("dsaml_jax").setLevel(logging.INFO if shows else logging.ERROR)
 
 
 def show(text: str) -> None:
@@ -416,6 +519,32 @@ MODES: Mapping[str, Mode] = {
     "prepare": Mode(_prepare, locks_workdir=False),
     "dry_run": Mode(_dry_run, locks_workdir=False, on_one_process=False),
 }
+
+
+def _personalize(options: ListenerOptions) -> str:
+    from dsaml_jax.commands.personalize import personalize
+
+    return personalize(options)
+
+
+def _predict(options: ListenerOptions) -> str:
+    from dsaml_jax.commands.predict import predict
+
+    return predict(options)
+
+
+def _export(options: ListenerOptions) -> str:
+    from dsaml_jax.commands.export import export
+
+    return export(options)
+
+
+CHECKPOINT_MODES: Mapping[str, Callable[[ListenerOptions], str]] = {
+    "personalize": _personalize,
+    "predict": _predict,
+    "export": _export,
+}
+"""Modes that start from a trained model: mode(options) -> the text to print."""
 
 
 def _ignore_closed_event_loops(unraisable: sys.UnraisableHookArgs) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from dsaml_jax.audio import midi, sound_file
+from dsaml_jax.audio import ffmpeg_file, midi, sound_file
 from dsaml_jax.errors import UserError
 
 MIDI_RATE = 48_000
@@ -32,7 +32,10 @@ _LENGTH_UNKNOWN = 2**63 - 1  # what libsndfile states for a FLAC file without it
 
 @contextlib.contextmanager
 def reading(path: str | Path) -> Iterator[tuple[Iterator[np.ndarray], int]]:
-    """Opens a file for decoding: mp3, wav, flac or ogg with libsndfile, MIDI with `midi.render`.
+    """Opens a file for decoding.
+
+    libsndfile reads mp3, wav, flac and ogg, FFmpeg's libraries read m4a and what else
+    `ffmpeg_file.SUFFIXES` lists, and `midi.render` synthesizes MIDI.
 
     Channels are averaged. Where they cancel, what is left is rounding error and is set to 0, so
     that it counts as silence. The sample rate is the file's own. Only one block is in memory at a
@@ -54,8 +57,12 @@ def reading(path: str | Path) -> Iterator[tuple[Iterator[np.ndarray], int]]:
         with _explained(path):
             if path.stat().st_size == 0:
                 raise UserError(f"{path} is empty; expected audio.")
-            sound = stack.enter_context(sound_file.opened(path))
-        yield _averaged(path, _decoded(path, sound)), sound.samplerate
+            if path.suffix.lower() in ffmpeg_file.SUFFIXES:
+                blocks, rate = stack.enter_context(ffmpeg_file.opened(path))
+            else:
+                sound = stack.enter_context(sound_file.opened(path))
+                blocks, rate = _decoded(path, sound), sound.samplerate
+        yield _averaged(path, blocks), rate
 
 
 def decode(path: str | Path) -> tuple[np.ndarray, int]:

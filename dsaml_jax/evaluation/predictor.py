@@ -34,13 +34,14 @@ Predictor = Callable[[Weights, EvalSet, np.ndarray], tuple[np.ndarray, np.ndarra
 def predict_windows(model: DSAMLConfig, weights: Weights, eval_set: EvalSet) -> np.ndarray:
     """Predicts every window of an evaluation set with one set of weights: [U, S, 2]."""
     return map_windows(
-        lambda windows: _curves(model, weights.variables, eval_set.clips(windows)),
+        lambda windows: predict_clips(model, weights.variables, eval_set.clips(windows)),
         len(eval_set.plan.at),
     )
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _curves(model: DSAMLConfig, variables: dict[str, Any], clips: Clips) -> jax.Array:
+def predict_clips(model: DSAMLConfig, variables: dict[str, Any], clips: Clips) -> jax.Array:
+    """Predicts the curves of clips, [N, S, 2]."""
     return cast(Output, DSAML(model).apply(variables, *clips)).curve
 
 
@@ -50,21 +51,16 @@ def encode_clips(model: DSAMLConfig, variables: dict[str, Any], clips: Clips) ->
     return DSAML(model).apply(variables, *clips, method="encode")[0]
 
 
-def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predictor:
-    """Makes a function that adapts to each episode's support and predicts what it tests.
+def make_adapter(
+    model: DSAMLConfig, inner: InnerConfig
+) -> Callable[[Weights, Batch], tuple[Any, jax.Array]]:
+    """Makes a function (weights, support) -> (adapted weights, losses [K + 1]).
 
-    It is deterministic: dropout is off. The inner loop `inner` (K steps, may be 0) uses the learned
-    rates of the weights, if any. The losses it returns are the support loss before each step and
-    after the last.
-
-    Args:
-      model: the model.
-      inner: the inner loop.
-      chunk: episodes computed at once; of each, up to `_WINDOWS` windows at once.
+    It is deterministic: dropout is off. The losses are those before each step and after the last.
     """
     problem, loop = dsaml_problem(model, train=False), inner.loop()
 
-    def adapt_one(weights: Weights, batch: Batch):
+    def adapter(weights: Weights, batch: Batch) -> tuple[Any, jax.Array]:
         key = jax.random.key(0)  # required, but nothing is random without dropout
         batch = batch._replace(batch_stats=weights.batch_stats)
         adapted = adapt(
@@ -79,13 +75,30 @@ def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predic
         last = problem.loss(adapted.params, batch, key)
         return adapted.params, jnp.append(adapted.losses, last)
 
+    return adapter
+
+
+def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predictor:
+    """Makes a function that adapts to each episode's support and predicts what it tests.
+
+    It is deterministic: dropout is off. The inner loop `inner` (K steps, may be 0) uses the learned
+    rates of the weights, if any. The losses it returns are the support loss before each step and
+    after the last.
+
+    Args:
+      model: the model.
+      inner: the inner loop.
+      chunk: episodes computed at once; of each, up to `_WINDOWS` windows at once.
+    """
+    loop = inner.loop()
+
     def curves(params, batch_stats, clips: Clips):
-        return _curves(model, {"params": params, "batch_stats": batch_stats}, clips)
+        return predict_clips(model, {"params": params, "batch_stats": batch_stats}, clips)
 
     def heads(params, features):
         return DSAML(model).apply({"params": params}, features, method="predict")
 
-    adapt_many = jax.jit(jax.vmap(adapt_one, in_axes=(None, 0)))
+    adapt_many = jax.jit(jax.vmap(make_adapter(model, inner), in_axes=(None, 0)))
     curves_many = jax.jit(jax.vmap(curves, in_axes=(0, None, 0)))
     heads_many = jax.jit(jax.vmap(heads))
 

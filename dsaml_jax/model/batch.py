@@ -30,7 +30,8 @@ class Batch(NamedTuple):
       embedding: global embedding of each clip, [N, G], or of each segment, [N, S, G]; None if
         `encoded` is given.
       curve: ratings (arousal, valence) in [-1, 1], [N, S, 2].
-      valid: True where there is a rating, bool [N, S]; clips without ratings have no weight.
+      valid: True where there is a rating, bool [N, S], or [N, S, 2] where one dimension may be
+        rated alone; clips without ratings have no weight.
       batch_stats: running statistics of the normalization; {} if none are tracked.
       encoded: precomputed output of the encoder; the loss then runs the predictor only.
     """
@@ -38,6 +39,6 @@ class Batch(NamedTuple):
     log_mel: Float[Array, "clips segments frames bands"] | None
     embedding: Float[Array, "clips *rows global_dim"] | None
     curve: Float[Array, "clips segments 2"]
-    valid: Bool[Array, "clips segments"]
+    valid: Bool[Array, "clips segments *dimensions"]
     batch_stats: Any
     encoded: Encoded | None = None

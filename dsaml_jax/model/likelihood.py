@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from dsaml_jax.model.config import DSAMLConfig
+from dsaml_jax.model.losses import valid_weight
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float
@@ -85,7 +86,7 @@ class Whitened(NamedTuple):
 
 def whiten(
     x: Float[Array, "*batch segments values"],
-    valid: Bool[Array, "*batch segments"],
+    valid: Bool[Array, "*batch segments"] | Bool[Array, "*batch segments values"],
     correlation: Float[Array, "#values"],
 ) -> Whitened:
     """Computes the level and the innovations w_t = c_t - r c_(t-1) of K curves.
@@ -94,10 +95,10 @@ def whiten(
 
     Args:
       x: [..., S, K].
-      valid: [..., S].
+      valid: [..., S], the same for all curves, or [..., S, K].
       correlation: r, [K] or [1].
     """
-    weight = valid.astype(x.dtype)[..., None]
+    weight = valid_weight(valid, x)
     level = (weight * x).sum(-2) / jnp.maximum(weight.sum(-2), 1)
     movement = x - level[..., None, :]
     pairs = weight[..., 1:, :] * weight[..., :-1, :]
@@ -107,14 +108,14 @@ def whiten(
 def negative_log_likelihood(
     noise: Noise,
     error: Float[Array, "clips segments 2"],
-    valid: Bool[Array, "clips segments"],
+    valid: Bool[Array, "clips segments"] | Bool[Array, "clips segments 2"],
 ) -> Float[Array, " clips"]:
     """Computes the negative log-likelihood of each clip, summed over the dimensions; 0 if unrated.
 
     Args:
       noise: the parameters.
       error: rating minus expected curve.
-      valid: where there is a rating.
+      valid: where there is a rating, of both dimensions or of each.
     """
     whitened = whiten(error, valid, jax.nn.sigmoid(noise.correlation))
     squares = whitened.level**2, (whitened.innovations**2).sum(-2)
@@ -125,7 +126,7 @@ def log_likelihood_terms(
     noise: Noise,
     level: Float[Array, "*batch 2"],
     innovations: Float[Array, "*batch 2"],
-    valid: Bool[Array, "*batch segments"],
+    valid: Bool[Array, "*batch segments"] | Bool[Array, "*batch segments 2"],
 ) -> Float[Array, "*batch 2"]:
     """Computes the negative log-likelihood by dimension from (expected) squares.
 
@@ -133,11 +134,13 @@ def log_likelihood_terms(
       noise: the parameters.
       level: m².
       innovations: Σ_t w_t².
-      valid: where there is a rating.
+      valid: where there is a rating, of both dimensions or of each.
     """
-    rated = valid.any(-1)[..., None]
-    pairs = (valid[..., 1:] & valid[..., :-1]).sum(-1)[..., None]
-    share = jnp.exp(noise.log_count) / max(valid.shape[-1] - 1, 1)
+    if valid.ndim == level.ndim:
+        valid = valid[..., None]
+    rated = valid.any(-2)
+    pairs = (valid[..., 1:, :] & valid[..., :-1, :]).sum(-2)
+    share = jnp.exp(noise.log_count) / max(valid.shape[-2] - 1, 1)
     of_level = jnp.exp(noise.log_level) * level - noise.log_level
     of_movement = jnp.exp(noise.log_movement) * innovations - pairs * noise.log_movement
     return rated * (of_level + share * of_movement) / 2

@@ -39,9 +39,11 @@ class Agreement(NamedTuple):
 def agreement(
     prediction: Float[Array, "*batch segments 2"],
     target: Float[Array, "*batch segments 2"],
-    valid: Bool[Array, "*batch segments"],
+    valid: Bool[Array, "*batch segments"] | Bool[Array, "*batch segments 2"],
 ) -> Agreement:
     """Computes the agreement of curves over the segments where `valid` is True.
+
+    `valid` is that of both dimensions, or has one column for each (`valid_weight`).
 
     With population moments over those segments,
       CCC = 2 cov(p, t) / (var p + var t + (mean p - mean t)^2)       (Lin 1989)
@@ -49,7 +51,7 @@ def agreement(
       RMSE = sqrt(mean (p - t)^2)
     If both curves are constant and equal, CCC is 0/0; it counts as 0, with gradient zero.
     """
-    weight = valid.astype(prediction.dtype)[..., None]
+    weight = valid_weight(valid, prediction)
     count = jnp.maximum(weight.sum(-2), 1.0)
     weight = weight / count[..., None, :]
 
@@ -65,6 +67,17 @@ def agreement(
         pcc=covariance / (_root(var_p * var_t) + 1e-8 / count),
         rmse=_root(mean((prediction - target) ** 2)),
     )
+
+
+def valid_weight(valid: jax.Array, like: jax.Array) -> jax.Array:
+    """Returns 1 where a curve [..., S, K] is rated and 0 elsewhere: [..., S, 1] or [..., S, K].
+
+    Args:
+      valid: [..., S], the same for all K values, or [..., S, K].
+      like: the curve, whose dtype and rank count.
+    """
+    weight = valid.astype(like.dtype)
+    return weight if valid.ndim == like.ndim else weight[..., None]
 
 
 def score(agreements: Agreement, weight: Float[Array, " clips"]) -> Float[Array, ""]:

@@ -155,4 +155,5 @@ def _has_encoder(frozen: Any) -> bool:
 
 def _clip_weight(batch: Batch) -> Float[Array, " clips"]:
     """Returns 1 for clips with a rating and 0 for clips without any, [N]."""
-    return batch.valid.any(-1).astype(batch.curve.dtype)
+    rated = batch.valid.any(tuple(range(1, batch.valid.ndim)))
+    return rated.astype(batch.curve.dtype)

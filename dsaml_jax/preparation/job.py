@@ -88,13 +88,52 @@ def make_job(song: Song, root: str, audio: AudioConfig, folder: str, weights: st
     """
     longest = max(len(rating.curve) for rating in song.ratings)
     seconds = longest / RATING_HZ
-    rated = int(np.ceil(seconds / audio.segment_s - 1e-9))
+    return make_span_job(
+        song.song_id,
+        f"{root}/{song.audio}" if song.waveform is None else "",
+        start_s=song.ratings_start_s,
+        rated=int(np.ceil(seconds / audio.segment_s - 1e-9)),
+        audio=audio,
+        folder=folder,
+        weights=weights,
+        waveform=song.waveform,
+        sample_rate=song.sample_rate,
+    )
+
+
+def make_span_job(
+    song_id: str,
+    path: str,
+    *,
+    start_s: float,
+    rated: int,
+    audio: AudioConfig,
+    folder: str,
+    weights: str,
+    waveform: np.ndarray | None = None,
+    sample_rate: int = 0,
+) -> Job:
+    """Returns the job of `rated` segments of a song from `start_s` on, but of at least S.
+
+    Args:
+      song_id: For messages.
+      path: The audio file; "" if the sound is in `waveform`.
+      start_s: Start of the first segment in seconds.
+      rated: Number of segments that are rated, or to be predicted.
+      audio: Config of the features.
+      folder: Folder of the feature store.
+      weights: Hash of the embedding's weights; "" if it has none.
+      waveform: int16 samples.
+      sample_rate: Sample rate of `waveform` in Hz.
+
+    Raises:
+      UserError: The audio file cannot be read.
+    """
     segments = max(audio.segments, rated)
-    if song.waveform is None:
-        path = f"{root}/{song.audio}"
+    if waveform is None:
         content = audio_hash(path)
     else:
-        path, content = "", store.bytes_hash(song.waveform.astype("<i2").tobytes())
+        content = store.bytes_hash(waveform.astype("<i2").tobytes())
     image_fields = ("sample_rate", "window_s", "hop_s", "mel_bands", "floor", "segment_s")
     image = {name: getattr(audio, name) for name in image_fields}
     windows = {"segments": audio.segments, "hop": audio.embedding_hop}
@@ -105,16 +144,16 @@ def make_job(song: Song, root: str, audio: AudioConfig, folder: str, weights: st
     sound = {
         "version": VERSION,
         "content": content,
-        "rate": song.sample_rate,
-        "start_s": song.ratings_start_s,
+        "rate": sample_rate,
+        "start_s": start_s,
         "length": segments,
     }
     return Job(
-        song_id=song.song_id,
+        song_id=song_id,
         path=path,
-        waveform=song.waveform,
-        sample_rate=song.sample_rate,
-        start_s=song.ratings_start_s,
+        waveform=waveform,
+        sample_rate=sample_rate,
+        start_s=start_s,
         segments=segments,
         rated=rated,
         content=content,

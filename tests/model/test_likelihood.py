@@ -86,6 +86,25 @@ def test_the_likelihood_is_its_formula_over_rated_segments():
     np.testing.assert_array_equal(negative_log_likelihood(noise(), batch.curve, unrated), 0.0)
 
 
+def test_a_dimension_may_be_rated_alone():
+    """With a mask of each dimension, each is its formula over its own segments."""
+    _, batch = example()
+    valid = np.stack([batch.valid, np.roll(batch.valid, 3, axis=1)], axis=-1)
+    valid[0, :, 1] = False
+    curve = np.where(valid, batch.curve, 7.0)  # what is not rated does not count
+    values = negative_log_likelihood(noise(), jnp.asarray(curve), jnp.asarray(valid))
+    for clip, value in enumerate(values):
+        expected = sum(
+            by_hand(curve[clip, :, d], valid[clip, :, d], d)
+            for d in range(2)
+            if valid[clip, :, d].any()
+        )
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
+    both = negative_log_likelihood(noise(), batch.curve, jnp.stack([batch.valid] * 2, axis=-1))
+    alike = negative_log_likelihood(noise(), batch.curve, batch.valid)
+    np.testing.assert_array_equal(both, alike)
+
+
 def test_whitening_is_linear():
     rng = np.random.default_rng(1)
     x, weights = rng.normal(size=(CLIPS, SEGMENTS, 3)), rng.normal(size=(3, 1))
