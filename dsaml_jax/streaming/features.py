@@ -170,18 +170,18 @@ class _ImageBind:
     def __init__(self, audio: AudioConfig, tower: Tower):
         self._audio, self._tower = audio, tower
         self._sound = _Sound(audio.segments)
-        self._age = 0
-        self._embedding: np.ndarray | None = None
+        self._embedding = np.zeros(0, np.float32)
+        self._count = 0
 
     def append(self, samples: np.ndarray, images: np.ndarray) -> np.ndarray:
         audio = self._audio
         self._sound.append(samples)
-        if self._embedding is None or self._age == audio.embedding_hop:
+        if self._count % audio.embedding_hop == 0:
             recipe = RECIPES[audio.embedding]
             sound = self._sound.padded(len(self._sound), audio.segments)
             sound = librosa.resample(sound, orig_sr=audio.sample_rate, target_sr=recipe.sample_rate)
-            self._embedding, self._age = self._tower([select_clips(sound, recipe)])[0], 0
-        self._age += 1
+            self._embedding = self._tower([select_clips(sound, recipe)])[0]
+        self._count += 1
         return self._embedding
 
 

@@ -39,8 +39,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("per_segment", [False, True])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case, per_segment", [(case, True) for case in CASES] + [("nothing left in the middle", False)]
+)
 def test_windows_encoded_together_equal_windows_alone(case, per_segment):
     config = dataclasses.replace(CONFIG, **CASES[case])
     shared = case not in ("too wide to share", "no mask", "width 0")
