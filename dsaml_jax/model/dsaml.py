@@ -100,28 +100,25 @@ class DSAML(nn.Module):
                 f"The sequence of {log_mel.shape[1]} segments is longer than model.max_positions = "
                 f"{self.config.max_positions}; raise it or predict in windows."
             )
-        return self.encode_described(self.describe(log_mel, train), embedding, train)
+        fused = self.fusion(self.adapter(log_mel, train), embedding)
+        return self.transformer(fused, not train)
 
     def describe(
-        self, log_mel: Float[Array, "clips segments frames bands"], train: bool = False
+        self, log_mel: Float[Array, "clips segments frames bands"]
     ) -> Float[Array, "clips segments dim"]:
-        """Returns the local features of each segment.
+        """Returns the local features of each segment, outside of training.
 
-        Outside of training and with normalization "running", they depend on no other segment.
+        With normalization "running" they depend on no other segment.
         """
-        return self.fusion.project_local(self.adapter(log_mel, train))
+        return self.fusion.project_local(self.adapter(log_mel, False))
 
     def encode_described(
         self,
         local_NSD: Float[Array, "clips segments dim"],
         embedding: Float[Array, "clips *rows global_dim"],
-        train: bool = False,
-    ) -> tuple[
-        Float[Array, "clips segments dim"],
-        Float[Array, "passes layers clips heads segments segments"],
-    ]:
-        """Returns what `encode` does, from the local features of `describe`."""
-        return self.transformer(self.fusion.fuse(local_NSD, embedding), not train)
+    ) -> Float[Array, "clips segments dim"]:
+        """Returns the features that `encode` does, from the local features of `describe`."""
+        return self.transformer(self.fusion.fuse(local_NSD, embedding), True)[0]
 
     def encode_overlapping(
         self,

@@ -146,8 +146,8 @@ def _predict_described(
     embedding: np.ndarray,
     position: int,
 ) -> jax.Array:
-    features, _ = DSAML(model).apply(variables, local_1SD, embedding, method="encode_described")
-    return _read(model, variables, features, position)
+    features = DSAML(model).apply(variables, local_1SD, embedding, method="encode_described")
+    return _read(model, variables, cast(jax.Array, features), position)
 
 
 def _read(

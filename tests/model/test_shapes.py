@@ -89,6 +89,7 @@ def test_annotations_of_the_model_and_its_losses_hold():
                 agreements = losses.agreement(output.curve, clips.curve, clips.valid)
                 check_fields(agreements)
                 local = DSAML(config).apply(variables, clips.log_mel, method="describe")
+                DSAML(config).apply(variables, local, clips.embedding, method="encode_described")
                 windows = local[0], clips.embedding[0], jnp.arange(2), SEGMENTS - 1
                 DSAML(config).apply(variables, *windows, method="encode_overlapping")
                 if config.decision:
