@@ -42,11 +42,14 @@ RATE = 16_000
 MEAN_REACH = 30
 """Segments on either side over which descriptors are averaged, as far as the span reaches."""
 
+CONTEXT = 13
+"""Segments on either side on whose sound the descriptors of a segment depend."""
+
 _WINDOW, _HOP = 512, 160  # of timbre and rhythm: 32 ms and 10 ms
 _PITCH_WINDOW, _PITCH_HOP = 2048, 800  # of pitch: 128 ms and 50 ms
 _REACH_S = 3.0  # on either side, of tempo and of the mean level
 _CHROMA_SEGMENTS = 9
-_PIECE, _CONTEXT = 120, 13  # segments computed at once, and around them
+_PIECE = 120  # segments computed at once
 
 _BANDS = 40
 _BAND_FLOOR = 1e-3  # of the mean power of a band within 3 s
@@ -93,8 +96,7 @@ class SegmentDescriptors:
     @property
     def rows(self) -> np.ndarray:
         """The [n, 2 D] float32 descriptors, once all chunks have passed."""
-        rows = np.concatenate(self._pieces)
-        return np.concatenate([rows, _long_mean(rows)], axis=1).astype(np.float32)
+        return with_long_means(np.concatenate(self._pieces))
 
     def through(self, chunks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Yields the images of chunks of (samples, images) of whole segments."""
@@ -108,27 +110,29 @@ class SegmentDescriptors:
         size = self._config.segment_samples
         while (start := _PIECE * len(self._pieces)) < self._segments:
             end = min(start + _PIECE, self._segments)
-            last = min(end + _CONTEXT, self._segments)
-            first = max(start - _CONTEXT, 0)
+            last = min(end + CONTEXT, self._segments)
+            first = max(start - CONTEXT, 0)
             if self._first + len(self._sound) // size < last:
                 return
             self._sound, self._first = self._sound[(first - self._first) * size :], first
             sound = self._sound[: (last - first) * size]
             if self._config.sample_rate != RATE:
                 sound = librosa.resample(sound, orig_sr=self._config.sample_rate, target_sr=RATE)
-            rows = _descriptors(sound, last - first)
+            rows = describe_sound(sound, last - first)
             self._pieces.append(rows[start - first : end - first])
 
 
-def _long_mean(rows: np.ndarray) -> np.ndarray:
+def with_long_means(rows: np.ndarray) -> np.ndarray:
+    """Appends to descriptors [n, D] their means over `MEAN_REACH` segments: [n, 2 D] float32."""
     total = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, 0, np.float64)])
     at = np.arange(len(rows))
     first, last = np.maximum(at - MEAN_REACH, 0), np.minimum(at + MEAN_REACH + 1, len(rows))
-    return (total[last] - total[first]) / (last - first)[:, None]
+    means = (total[last] - total[first]) / (last - first)[:, None]
+    return np.concatenate([rows, means], axis=1).astype(np.float32)
 
 
-def _descriptors(sound: np.ndarray, segments: int) -> np.ndarray:
-    """Returns [n, D] descriptors of the sound of n segments at 16 kHz."""
+def describe_sound(sound: np.ndarray, segments: int) -> np.ndarray:
+    """Returns [n, D] descriptors of the sound of n segments at `RATE`."""
     power = _power(sound, _WINDOW, _HOP)
     frames = len(sound) // _HOP // segments
     total = power.sum(1)

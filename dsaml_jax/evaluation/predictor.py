@@ -12,9 +12,10 @@ import numpy as np
 
 from dsaml_jax.config.inner import InnerConfig
 from dsaml_jax.data.tables import Tables
+from dsaml_jax.evaluation.encoding import curves_of, features_of, map_encoded
 from dsaml_jax.evaluation.protocols import EvalSet
 from dsaml_jax.evaluation.splicing import splice
-from dsaml_jax.evaluation.windows import Clips, episode_windows, map_windows
+from dsaml_jax.evaluation.windows import Clips, episode_windows
 from dsaml_jax.meta import adapt
 from dsaml_jax.model import DSAML, DSAMLConfig, Output
 from dsaml_jax.model.objective import Batch, dsaml_problem, encoder_is_frozen
@@ -33,10 +34,7 @@ Predictor = Callable[[Weights, EvalSet, np.ndarray], tuple[np.ndarray, np.ndarra
 
 def predict_windows(model: DSAMLConfig, weights: Weights, eval_set: EvalSet) -> np.ndarray:
     """Predicts every window of an evaluation set with one set of weights: [U, S, 2]."""
-    return map_windows(
-        lambda windows: predict_clips(model, weights.variables, eval_set.clips(windows)),
-        len(eval_set.plan.at),
-    )
+    return map_encoded(curves_of, model, weights.variables, eval_set.inputs, eval_set.windows)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -117,9 +115,8 @@ def make_predictor(model: DSAMLConfig, inner: InnerConfig, chunk: int) -> Predic
         if not encoder_is_frozen(loop, weights.params) or size > _FEATURE_BYTES:
             return _predict(eval_set, len(support), chunk, adapt_to, predict_whole)
         # The adapted models differ only in their heads: encode every window once for all episodes.
-        features = map_windows(
-            lambda windows: encode_clips(model, weights.variables, eval_set.clips(windows)),
-            len(plan.at),
+        features = map_encoded(
+            features_of, model, weights.variables, eval_set.inputs, eval_set.windows
         )
 
         # The first windows are the first clips of the songs, which the supports are among.

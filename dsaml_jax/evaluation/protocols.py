@@ -14,6 +14,7 @@ from dsaml_jax.evaluation.windows import (
     Clips,
     WindowInputs,
     WindowPlan,
+    Windows,
     window_inputs,
     window_plan,
 )
@@ -36,6 +37,11 @@ class EvalSet:
     sequences: Sequences
     inputs: WindowInputs
     plan: WindowPlan
+
+    @property
+    def windows(self) -> Windows:
+        """The windows of the plan."""
+        return Windows(self.plan.at, self.plan.row, self.corpus.segments)
 
     def clips(self, windows: np.ndarray) -> Clips:
         """Gathers the model's inputs for windows [...], on the device that holds the features."""

@@ -48,6 +48,20 @@ class WindowInputs(NamedTuple):
         return Clips(self.log_mel[at[..., None] + np.arange(segments)], self.embedding[row])
 
 
+class Windows(NamedTuple):
+    """U windows of S segments.
+
+    Attributes:
+      at: [U], the first segment of each, an index into `WindowInputs.log_mel`.
+      row: [U] or [U, S], see `WindowPlan.row`.
+      segments: S.
+    """
+
+    at: np.ndarray
+    row: np.ndarray
+    segments: int
+
+
 class WindowPlan(NamedTuple):
     """U windows of a corpus of N songs, and where M sequences are read in them.
 

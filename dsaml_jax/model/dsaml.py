@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dsaml_jax.errors import UserError
+from dsaml_jax.model import overlapping
 from dsaml_jax.model.adapter import SpectrogramAdapter
 from dsaml_jax.model.config import DSAMLConfig
 from dsaml_jax.model.decision import Decision
@@ -19,7 +20,7 @@ from dsaml_jax.model.predictor import Predictor
 from dsaml_jax.model.transformer import DualScaleTransformer
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, PRNGKeyArray
+    from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
 class Output(NamedTuple):
@@ -101,6 +102,43 @@ class DSAML(nn.Module):
             )
         fused = self.fusion(self.adapter(log_mel, train), embedding)
         return self.transformer(fused, not train)
+
+    def describe(
+        self, log_mel: Float[Array, "clips segments frames bands"]
+    ) -> Float[Array, "clips segments dim"]:
+        """Returns the local features of each segment, outside of training.
+
+        With normalization "running" they depend on no other segment.
+        """
+        return self.fusion.project_local(self.adapter(log_mel, False))
+
+    def encode_described(
+        self,
+        local_NSD: Float[Array, "clips segments dim"],
+        embedding: Float[Array, "clips *rows global_dim"],
+    ) -> Float[Array, "clips segments dim"]:
+        """Returns the features that `encode` does, from the local features of `describe`."""
+        return self.transformer(self.fusion.fuse(local_NSD, embedding), True)[0]
+
+    def encode_overlapping(
+        self,
+        local_LD: Float[Array, "block dim"],
+        embedding: Float[Array, "*rows global_dim"],
+        starts_B: Int[Array, " windows"],
+        segments: int,
+    ) -> Float[Array, "windows {segments} dim"]:
+        """Returns the features of overlapping windows of one song, as `encode` does for each.
+
+        What they share is computed once, see `overlapping`.
+
+        Args:
+          local_LD: local features of a block of L segments, from `describe`.
+          embedding: the embedding of each segment, [L, G], or one for all windows, [G].
+          starts_B: the place of each window's first segment in the block.
+          segments: S.
+        """
+        fused_LD = self.fusion.fuse(local_LD[None], embedding[None])[0]
+        return overlapping.encode_overlapping(self.transformer, fused_LD, starts_B, segments)
 
     def predict(
         self, x_NSD: Float[Array, "clips segments dim"], train: bool = False

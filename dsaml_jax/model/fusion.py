@@ -24,19 +24,32 @@ class Fusion(nn.Module):
 
     config: DSAMLConfig
 
-    @nn.compact
+    def setup(self):
+        config = self.config
+        self.project_local = linear(config, config.dim)
+        self.project_global = linear(config, config.dim)
+        if config.fusion_linear:
+            self.mix = linear(config, config.dim)
+
     def __call__(
         self,
         local_NSX: Float[Array, "clips segments flat"],
         embedding: Float[Array, "clips *rows global_dim"],
     ) -> Float[Array, "clips segments dim"]:
         """Returns the fused features of each segment; `embedding` is [N, G] or [N, S, G]."""
+        return self.fuse(self.project_local(local_NSX), embedding)
+
+    def fuse(
+        self,
+        local_NSD: Float[Array, "clips segments dim"],
+        embedding: Float[Array, "clips *rows global_dim"],
+    ) -> Float[Array, "clips segments dim"]:
+        """Returns the fused features from the projected local ones."""
         config = self.config
         embedding = embedding.astype(config.compute_dtype)
         if embedding.shape[-1] != config.dim:
-            embedding = linear(config, config.dim, "project_global")(embedding)
-        local = linear(config, config.dim, "project_local")(local_NSX)
+            embedding = self.project_global(embedding)
         if embedding.ndim == 2:
             embedding = embedding[:, None, :]
-        fused = jax.nn.sigmoid(local + embedding)
-        return linear(config, config.dim, "mix")(fused) if config.fusion_linear else fused
+        fused = jax.nn.sigmoid(local_NSD + embedding)
+        return self.mix(fused) if config.fusion_linear else fused

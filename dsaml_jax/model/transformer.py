@@ -7,7 +7,7 @@ Shapes: P passes (local first), N clips, H heads, S segments, D width, K = D / H
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -30,7 +30,15 @@ class DualScaleTransformer(nn.Module):
 
     config: DSAMLConfig
 
-    @nn.compact
+    def setup(self):
+        for i in range(self.config.layers):
+            setattr(self, f"layer_{i}", EncoderLayer(self.config))
+
+    @property
+    def layers(self) -> list[EncoderLayer]:
+        """The layers in order."""
+        return [getattr(self, f"layer_{i}") for i in range(self.config.layers)]
+
     def __call__(
         self, x_NSD: Float[Array, "clips segments dim"], deterministic: bool
     ) -> tuple[
@@ -49,8 +57,7 @@ class DualScaleTransformer(nn.Module):
             key = self.make_rng("dropout")
             factors = dropout.factors(key, config.dropout, shapes, x.dtype)
         maps = []
-        for i in range(config.layers):
-            layer = EncoderLayer(config, name=f"layer_{i}")
+        for i, layer in enumerate(self.layers):
             x, attention = layer(x, bias_PSS, factors[3 * i : 3 * i + 3])
             maps.append(attention)
         return jax.nn.sigmoid(x.sum(0)), jnp.stack(maps, axis=1)
@@ -61,7 +68,14 @@ class EncoderLayer(nn.Module):
 
     config: DSAMLConfig
 
-    @nn.compact
+    def setup(self):
+        config = self.config
+        self.attention = RelativeAttention(config)
+        self.attention_norm = LayerNorm(config)
+        self.expand = linear(config, config.feed_forward)
+        self.contract = linear(config, config.dim)
+        self.output_norm = LayerNorm(config)
+
     def __call__(
         self,
         x: Float[Array, "passes clips segments dim"],
@@ -79,13 +93,21 @@ class EncoderLayer(nn.Module):
           factors: dropout factors of the attention maps, of the attention block's output, and of
             the feed-forward block's output.
         """
-        config = self.config
         on_maps, on_attended, on_hidden = factors
-        attended, maps = RelativeAttention(config, name="attention")(x, bias_PSS, on_maps)
-        x = LayerNorm(config, name="attention_norm")(x + attended * on_attended)
-        hidden = gelu(linear(config, config.feed_forward, "expand")(x))
-        hidden = linear(config, config.dim, "contract")(hidden)
-        return LayerNorm(config, name="output_norm")(x + hidden * on_hidden), maps
+        attended, maps = self.attention(x, bias_PSS, on_maps)
+        return self.transform(x, attended, on_attended, on_hidden), maps
+
+    def transform(
+        self,
+        x: Float[Array, "*batch dim"],
+        attended: Float[Array, "*batch dim"],
+        on_attended: jax.Array | float = 1.0,
+        on_hidden: jax.Array | float = 1.0,
+    ) -> Float[Array, "*batch dim"]:
+        """Returns the layer's output from its input and that of its attention, by segment."""
+        x = self.attention_norm(x + attended * on_attended)
+        hidden = self.contract(gelu(self.expand(x)))
+        return self.output_norm(x + hidden * on_hidden)
 
 
 class LayerNorm(nn.Module):
@@ -107,6 +129,18 @@ class LayerNorm(nn.Module):
         return (normal * scale + bias).astype(config.compute_dtype)
 
 
+class Projections(NamedTuple):
+    """What attention compares and mixes, each [..., S, H, K].
+
+    Attributes:
+      query, key, value: the three projections of a layer's input, by head.
+    """
+
+    query: Float[Array, "*batch segments heads head_dim"]
+    key: Float[Array, "*batch segments heads head_dim"]
+    value: Float[Array, "*batch segments heads head_dim"]
+
+
 class RelativeAttention(nn.Module):
     """Multi-head attention with learned embeddings of the distance i - j.
 
@@ -116,7 +150,15 @@ class RelativeAttention(nn.Module):
 
     config: DSAMLConfig
 
-    @nn.compact
+    def setup(self):
+        config = self.config
+        self.query, self.key, self.value = (linear(config, config.dim) for _ in range(3))
+        self.output = linear(config, config.dim)
+        if config.position != "none":
+            shape = 2 * config.max_positions - 1, config.dim // config.heads
+            dtype = jnp.dtype(config.param_dtype)
+            self.distance = self.param("distance", nn.initializers.normal(0.02), shape, dtype)
+
     def __call__(
         self,
         x: Float[Array, "passes clips segments dim"],
@@ -133,56 +175,78 @@ class RelativeAttention(nn.Module):
           bias_PSS: added to the attention scores.
           factor: dropout factor of the maps.
         """
-        config = self.config
-        segments, head_dim = x.shape[-2], config.dim // config.heads
-        query, key, value = (
-            linear(config, config.dim, name)(x).reshape(*x.shape[:-1], config.heads, head_dim)
-            for name in ("query", "key", "value")
-        )
+        return self.attend(self.project(x), bias_PSS[:, None, None], factor)
+
+    def project(self, x: Float[Array, "*batch segments dim"]) -> Projections:
+        """Returns the projections of a layer's input, each of which depends on its segment only."""
+        shape = *x.shape[:-1], self.config.heads, x.shape[-1] // self.config.heads
+        return Projections(*(f(x).reshape(shape) for f in (self.query, self.key, self.value)))
+
+    def attend(
+        self,
+        projected: Projections,
+        bias: Float[Array, "*bias queries keys"],
+        factor: Float[Array, "*batch heads queries keys"] | float = 1.0,
+        first: int = 0,
+    ) -> tuple[Float[Array, "*batch queries dim"], Float[Array, "*batch heads queries keys"]]:
+        """Returns the attention's output, and the maps before dropout.
+
+        Args:
+          projected: the layer's input; there may be fewer queries than keys and values.
+          bias: added to the attention scores, broadcast over batch and heads.
+          factor: dropout factor of the maps.
+          first: place of the first query among the keys.
+        """
+        config, (query, key, value) = self.config, projected
+        queries, keys = query.shape[-3], key.shape[-3]
         scores = jnp.einsum("...ihk,...jhk->...hij", query, key)
         if config.position != "none":
-            rows = 2 * config.max_positions - 1
-            table = self.param(
-                "distance",
-                nn.initializers.normal(0.02),
-                (rows, head_dim),
-                jnp.dtype(config.param_dtype),
-            )
-            # Row m of `near` embeds the distance i - j = S - 1 - m.
-            first = config.max_positions - segments
-            near = table[first : first + 2 * segments - 1][::-1].astype(x.dtype)
+            # Row m of `near` embeds the distance i - j = first + queries - 1 - m.
+            lowest = config.max_positions + first - keys
+            near = self.distance[lowest : lowest + queries + keys - 1][::-1].astype(query.dtype)
             scores += skew(jnp.einsum("...ihk,mk->...him", query, near))
             if config.position == "relative_key_query":
-                # The distance changes its sign from the key's point of view: the table is reversed.
+                # Seen from the keys, the table is reversed.
                 by_key = skew(jnp.einsum("...jhk,mk->...hjm", key, near[::-1]))
                 scores += by_key.swapaxes(-1, -2)
         scores = scores.astype(config.statistics_dtype) / jnp.sqrt(
-            jnp.asarray(head_dim, config.statistics_dtype)
+            jnp.asarray(query.shape[-1], config.statistics_dtype)
         )
-        maps = jax.nn.softmax(scores + bias_PSS[:, None, None].astype(scores.dtype))
-        dropped = maps.astype(x.dtype) * factor
+        maps = jax.nn.softmax(scores + bias.astype(scores.dtype))
+        dropped = maps.astype(value.dtype) * factor
         mixed = jnp.einsum("...hij,...jhk->...ihk", dropped, value)
-        return linear(config, config.dim, "output")(mixed.reshape(x.shape)), maps
+        return self.output(mixed.reshape(*mixed.shape[:-2], config.dim)), maps
 
 
-def band_bias(segments: int, half_width: int | None) -> Float[Array, "{segments} {segments}"]:
-    """Returns 0 where |i - j| <= half_width and MASKED elsewhere, [S, S]; None means no mask."""
+def band_bias(
+    segments: int, half_width: int | None, queries: int | None = None, first: int = 0
+) -> Float[Array, "queries {segments}"]:
+    """Returns 0 where |i - j| <= half_width and MASKED elsewhere; None means no mask.
+
+    Args:
+      segments: S, the number of keys j.
+      half_width: of the band.
+      queries: the number of queries i; by default as many as keys.
+      first: place of the first query among the keys.
+    """
+    shape = segments if queries is None else queries, segments
     if half_width is None:
-        return jnp.zeros((segments, segments))
-    position = jnp.arange(segments)
-    distance = jnp.abs(position[:, None] - position[None, :])
+        return jnp.zeros(shape)
+    distance = jnp.abs(first + jnp.arange(shape[0])[:, None] - jnp.arange(segments)[None, :])
     return jnp.where(distance <= half_width, 0.0, MASKED)
 
 
-def skew(x: Float[Array, "*batch size distances"]) -> Float[Array, "*batch size size"]:
-    """Returns out[i, j] = x[i, j - i + S - 1] of shape [..., S, S], for x [..., S, 2S - 1].
+def skew(
+    x: Float[Array, "*batch queries distances"],
+) -> Float[Array, "*batch queries keys"]:
+    """Returns out[i, j] = x[i, j - i + Q - 1] of shape [..., Q, S], for x [..., Q, Q + S - 1].
 
-    out[i, j] is element (S - 1) + i (2S - 2) + j of the flattened x, so slices and a reshape
+    out[i, j] is element (Q - 1) + i (Q + S - 2) + j of the flattened x, so slices and a reshape
     suffice. Their transposes are as cheap; the transpose of a gather would be a scatter.
     """
-    size = x.shape[-2]
-    flat = x.reshape(*x.shape[:-2], -1)
+    size, width = x.shape[-2:]
     if size == 1:
         return x
-    flat = flat[..., size - 1 : size - 1 + size * (2 * size - 2)]
-    return flat.reshape(*x.shape[:-1], 2 * size - 2)[..., :size]
+    flat = x.reshape(*x.shape[:-2], -1)
+    flat = flat[..., size - 1 : size - 1 + size * (width - 1)]
+    return flat.reshape(*x.shape[:-1], width - 1)[..., : width - size + 1]

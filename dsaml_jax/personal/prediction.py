@@ -9,9 +9,9 @@ import numpy as np
 
 from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.audio.features import SongFeatures
-from dsaml_jax.evaluation.predictor import predict_clips
+from dsaml_jax.evaluation.encoding import curves_of, map_encoded
 from dsaml_jax.evaluation.splicing import song_windows, splice
-from dsaml_jax.evaluation.windows import Clips, WindowInputs, map_windows
+from dsaml_jax.evaluation.windows import Clips, WindowInputs, Windows
 from dsaml_jax.model import DSAMLConfig
 
 
@@ -37,11 +37,11 @@ def predict_songs(
 ) -> list[np.ndarray]:
     """Predicts the curve [n, 2] of each song, by the windows and the splicing of evaluation.
 
-    Windows of all songs share calls of one compiled size, and a window's curve does not depend on
-    the windows beside it, so that a song alone and among others gives the same numbers. Where the
-    network normalizes over its batch, each song has calls of its own for that reason.
+    With normalization "clip" windows of all songs share calls of one compiled size, and a window's
+    curve does not depend on the windows beside it. Otherwise each song has calls of its own. So a
+    song alone and among others gives the same numbers.
     """
-    if model.normalization == "batch" and len(songs) > 1:
+    if model.normalization != "clip" and len(songs) > 1:
         alone = (predict_songs(model, variables, [song], audio, hops) for song in songs)
         return [curve for (curve,) in alone]
     plans = [song_windows(len(song.log_mel), audio.segments, hops) for song in songs]
@@ -54,10 +54,8 @@ def predict_songs(
         np.concatenate([song.log_mel for song in songs]),
         np.concatenate([song.embeddings for song in songs]),
     )
-    curves = map_windows(
-        lambda w: predict_clips(model, variables, inputs.clips(at[w], row[w], audio.segments)),
-        len(at),
-    )
+    windows = Windows(at, row, audio.segments)
+    curves = map_encoded(curves_of, model, variables, inputs, windows)
     ends = np.cumsum([len(plan.starts) for plan in plans])[:-1]
     return [
         splice(own, plan.window, plan.position)

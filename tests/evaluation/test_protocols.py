@@ -14,7 +14,7 @@ from dsaml_jax.data.scaling import Scaling
 from dsaml_jax.data.tasks import fixed_episodes, same_song_episodes
 from dsaml_jax.datasets.schema import EVERYONE, Rating, Song
 from dsaml_jax.errors import UserError
-from dsaml_jax.evaluation import predictor
+from dsaml_jax.evaluation import encoding, predictor
 from dsaml_jax.evaluation.consensus import consensus_curves
 from dsaml_jax.evaluation.methods import support_error
 from dsaml_jax.evaluation.predictor import make_predictor, predict_windows
@@ -214,6 +214,31 @@ def small():
     variables = initialize(experiment.model, jax.random.key(0), image, WIDTH)
     weights = Weights(MetaParams(variables["params"], {}), variables.get("batch_stats", {}))
     return experiment, weights, corpus_of(image=image)
+
+
+@pytest.mark.parametrize("per_segment", [False, True])
+def test_what_windows_share_changes_no_curve(small, per_segment):
+    """Checks overlapping windows, of an evaluation set and of one song, against each alone."""
+    experiment = small[0]
+    model = dataclasses.replace(experiment.model, normalization="running")
+    corpus = corpus_of(image=experiment.audio.image, per_segment=per_segment)
+    variables = initialize(model, jax.random.key(0), experiment.audio.image, WIDTH)
+    weights = Weights(MetaParams(variables["params"], {}), variables["batch_stats"])
+    eval_set = eval_set_of(corpus, song_sequences(corpus))
+    assert encoding.blocks_of(model, eval_set.windows, sum(LENGTHS)) is not None
+    together = predict_windows(model, weights, eval_set)
+    clips = eval_set.clips(np.arange(len(eval_set.plan.at)))
+    alone = np.asarray(encoding.read_clips(encoding.curves_of, model, variables, clips))
+    assert together.std() > 1e-4
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    whole = encoding.predict_song(model, variables, corpus.features[3], S, HOPS)
+    rated = int(np.flatnonzero(eval_set.sequences.song == 3)[0])
+    spliced = eval_set.plan.splice(alone)[rated]
+    np.testing.assert_allclose(whole, spliced[: LENGTHS[3]], atol=1e-6)
+    # A song of one window has nothing to share, and other normalizations are never shared.
+    one = eval_set.windows._replace(at=np.zeros(1, int), row=eval_set.windows.row[:1])
+    assert encoding.blocks_of(model, one, sum(LENGTHS)) is None
+    assert encoding.blocks_of(experiment.model, eval_set.windows, sum(LENGTHS)) is None
 
 
 @pytest.mark.parametrize("protocol", ["cross_song", "same_song"])

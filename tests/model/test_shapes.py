@@ -21,6 +21,7 @@ from dsaml_jax.model import (
     likelihood,
     losses,
     objective,
+    overlapping,
     phases,
     predictor,
     transformer,
@@ -63,6 +64,7 @@ def test_annotations_of_the_model_and_its_losses_hold():
         losses,
         lstm_module,
         objective,
+        overlapping,
         phases,
         predictor,
         transformer,
@@ -86,6 +88,10 @@ def test_annotations_of_the_model_and_its_losses_hold():
                 check_fields(output)
                 agreements = losses.agreement(output.curve, clips.curve, clips.valid)
                 check_fields(agreements)
+                local = DSAML(config).apply(variables, clips.log_mel, method="describe")
+                DSAML(config).apply(variables, local, clips.embedding, method="encode_described")
+                windows = local[0], clips.embedding[0], jnp.arange(2), SEGMENTS - 1
+                DSAML(config).apply(variables, *windows, method="encode_overlapping")
                 if config.decision:
                     loss = objective.dsaml_problem(config, train=False).loss
                     value += loss(params, clips, key)
