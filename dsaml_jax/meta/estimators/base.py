@@ -96,7 +96,7 @@ def gradient(function: Callable[[Any], tuple[jax.Array, Any]], params: Any) -> t
 
 
 def with_zeros(gradient: Any, other: Any) -> Any:
-    """Returns a gradient that is 0 for leaves which have none (see `split_floating`)."""
+    """Returns a gradient of part of a tree with 0 for the other part."""
     return merge(gradient, jax.tree.map(jnp.zeros_like, other))
 
 

@@ -12,7 +12,6 @@ from dsaml_jax.meta.episode import Episode
 from dsaml_jax.meta.estimators.base import EpisodeEstimator, with_zeros
 from dsaml_jax.meta.inner import MetaParams
 from dsaml_jax.meta.problem import TaskResult
-from dsaml_jax.meta.trees import split_floating
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Reptile(EpisodeEstimator):
             )
         adapted = episode.adapt(meta_params)
         value, auxiliary = episode.query_loss(adapted.params, adapted.state)
-        start, other = split_floating(meta_params.params)
-        gradient = jax.tree.map(jnp.subtract, start, split_floating(adapted.params)[0])
-        result = TaskResult(value, adapted.losses, auxiliary, {})
-        return result, MetaParams(with_zeros(gradient, other), {})
+        start, frozen = episode.inner.partition(meta_params.params)
+        end, _ = episode.inner.partition(adapted.params)
+        gradient = with_zeros(jax.tree.map(jnp.subtract, start, end), frozen)
+        return TaskResult(value, adapted.losses, auxiliary, {}), MetaParams(gradient, {})
