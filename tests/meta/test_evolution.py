@@ -69,7 +69,7 @@ def logistic(params, batch, key):
 
 
 CHAOTIC = Problem(logistic, lambda params, batch, key: (params["x"] - batch) ** 2)
-STARTING = MetaParams({"x": jnp.asarray(0.3), "r": jnp.asarray(3.8)}, {})
+STARTING = MetaParams({"x": 0.3, "r": 3.8}, {})
 
 
 @pytest.mark.parametrize("windows", [1, 4])
