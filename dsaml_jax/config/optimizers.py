@@ -16,14 +16,15 @@ from dsaml_jax import meta
 from dsaml_jax.constraints import NonNegativeFloat, check, check_fields
 from dsaml_jax.errors import UserError
 
-OURS = {"safe_adam": meta.safe_adam}
+SAFE = "safe_"
+"""Before the name of an optimizer: its meta-gradients are finite, see `meta.safe`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """An optimizer of optax, or one of `OURS`."""
+    """An optimizer of optax."""
 
-    # Name of a function of optax, or "safe_adam".
+    # Name of a function of optax, with "safe_" before it for `meta.safe`, such as "safe_adam".
     name: str
     # Its keyword arguments, e.g. learning_rate.
     options: Mapping[str, Any]
@@ -41,9 +42,12 @@ class OptimizerConfig:
         Raises:
           UserError: there is no such optimizer, or it refuses the options.
         """
-        function = OURS.get(self.name) or getattr(optax, self.name, None)
+        name = self.name.removeprefix(SAFE)
+        # optax has names with this prefix too, which are no optimizers.
+        is_safe = name != self.name and hasattr(optax, name)
+        function = getattr(optax, name if is_safe else self.name, None)
         if not callable(function):
-            near = difflib.get_close_matches(self.name, [*OURS, *optax.__all__], n=1)
+            near = difflib.get_close_matches(name, optax.__all__, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
             raise UserError(f"optimizer.name: optax has no {self.name!r}{hint}")
         options = {**self.options, **changes}
@@ -60,7 +64,7 @@ class OptimizerConfig:
                 f"optimizer.name: optax.{self.name} is not an optimizer; expected one such as "
                 "'adam'."
             )
-        return built
+        return meta.safe(built) if is_safe else built
 
     def _check_update(self, built: optax.GradientTransformation) -> None:
         """Raises UserError unless an update can be traced; optax does not check options before."""

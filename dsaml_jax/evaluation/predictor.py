@@ -61,15 +61,7 @@ def make_adapter(
     def adapter(weights: Weights, batch: Batch) -> tuple[Any, jax.Array]:
         key = jax.random.key(0)  # required, but nothing is random without dropout
         batch = batch._replace(batch_stats=weights.batch_stats)
-        adapted = adapt(
-            problem.loss,
-            loop,
-            weights.meta_params,
-            batch,
-            key,
-            precompute=problem.precompute,
-            exact_steps=0,
-        )
+        adapted = adapt(problem, loop, weights.meta_params, batch, key, exact_steps=0)
         last = problem.loss(adapted.params, batch, key)
         return adapted.params, jnp.append(adapted.losses, last)
 

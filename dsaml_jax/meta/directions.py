@@ -12,7 +12,15 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.flatten_util import ravel_pytree
 
 from dsaml_jax.errors import UserError
-from dsaml_jax.meta.engines import SAVED, Engine, InnerLoss, ValueAndDirection, mixed_gradient
+from dsaml_jax.meta.engines import (
+    SAVED,
+    Engine,
+    Evaluate,
+    Evaluation,
+    InnerLoss,
+    mixed_gradient,
+    plain_gradient,
+)
 
 DIRECTIONS = ("gradient", "newton")
 """The gradient g; H⁻¹ g with the Hessian H in the adapted weights (Newton's method)."""
@@ -21,23 +29,21 @@ NEWTON_AT_MOST = 4096
 """Largest number of adapted values for which "newton" stores and factorizes a Hessian."""
 
 
-def value_and_direction(kind: str, loss: InnerLoss, engine: Engine | None) -> ValueAndDirection:
-    """Returns (adapted, rest, key) -> (loss, direction).
-
-    The loss is for monitoring and has no derivative.
+def evaluation(kind: str, loss: InnerLoss, engine: Engine | None) -> Evaluate:
+    """Returns (adapted, rest, key) -> value, next state, gradient and direction.
 
     Args:
       kind: one of `DIRECTIONS`.
       loss: inner objective.
-      engine: how the direction is differentiated in adapted and rest; None for a direction that is
-        a constant for autodiff.
+      engine: how all of them are differentiated in adapted and rest; None if they are constants
+        for autodiff.
     """
     if kind == "newton":
         compute = newton(loss)
     elif engine is not None and engine.mixed:
         compute = mixed_gradient(loss)
     else:
-        compute = jax.value_and_grad(loss)
+        compute = plain_gradient(loss)
 
     def constant(adapted, rest, key):
         # Stopping the inputs as well keeps autodiff from storing residuals that nothing uses.
@@ -45,14 +51,14 @@ def value_and_direction(kind: str, loss: InnerLoss, engine: Engine | None) -> Va
         return jax.lax.stop_gradient(compute(adapted, rest, key))
 
     def exact(adapted, rest, key):
-        value, direction = compute(adapted, rest, key)
-        return jax.lax.stop_gradient(value), checkpoint_name(direction, SAVED)
+        at = compute(adapted, rest, key)
+        return at._replace(direction=checkpoint_name(at.direction, SAVED))
 
     return constant if engine is None else exact
 
 
-def newton(loss: InnerLoss) -> ValueAndDirection:
-    """Returns (adapted, rest, key) -> (loss, H⁻¹ g), g and H the loss's gradient and Hessian.
+def newton(loss: InnerLoss) -> Evaluate:
+    """Evaluates a loss with the direction H⁻¹ g, g and H its gradient and Hessian.
 
     For a loss that is quadratic in the adapted weights, x - H⁻¹ g is its minimizer from any x: the
     posterior mean of a linear head with a Gaussian likelihood and prior (ALPaCA, Harrison et al.
@@ -65,13 +71,16 @@ def newton(loss: InnerLoss) -> ValueAndDirection:
     H.
     """
 
-    def value_and_direction(adapted, rest, key):
+    def evaluate(adapted, rest, key):
         flat, unravel = ravel_pytree(adapted)
 
-        def flat_loss(flat, rest):
+        def with_state(flat, rest):
             return loss(unravel(flat), rest, key)
 
-        value, gradient = jax.value_and_grad(flat_loss)(flat, rest)
+        def flat_loss(flat, rest):
+            return with_state(flat, rest)[0]
+
+        (value, state), gradient = jax.value_and_grad(with_state, has_aux=True)(flat, rest)
         hessian = jax.hessian(flat_loss)(*jax.lax.stop_gradient((flat, rest)))
         factor = jax.scipy.linalg.cho_factor(hessian)
         direction = jax.lax.custom_linear_solve(
@@ -80,9 +89,9 @@ def newton(loss: InnerLoss) -> ValueAndDirection:
             lambda _, vector: jax.scipy.linalg.cho_solve(factor, vector),
             symmetric=True,
         )
-        return value, unravel(direction)
+        return Evaluation(value, state, unravel(gradient), unravel(direction))
 
-    return value_and_direction
+    return evaluate
 
 
 def hessian_product(loss: Callable[[Any], jax.Array], params: Any) -> Callable[[Any], Any]:

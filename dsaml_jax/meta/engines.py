@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from dsaml_jax.errors import at_least
+from dsaml_jax.meta.trees import merge, split_floating
 
 SAVED = "inner_direction"
 """Name of the inner step's direction, which the mixed engine stores because the update needs it
@@ -32,11 +36,17 @@ class Engine:
         direction.
       rematerialize: compute the inner step again in the backward pass.
       chunk: number of inner steps between stored weights; 0 stores them after every step.
+
+    Raises:
+      UserError: `chunk` is negative.
     """
 
     mixed: bool = False
     rematerialize: bool = True
     chunk: int = 0
+
+    def __post_init__(self):
+        at_least("engine.chunk", self.chunk, 0)
 
 
 ENGINES = {
@@ -45,65 +55,99 @@ ENGINES = {
     "mixed": Engine(mixed=True),
 }
 
-InnerLoss = Callable[[Any, Any, jax.Array], jax.Array]
-"""loss(adapted, rest, key) -> scalar."""
-ValueAndDirection = Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
-"""(adapted, rest, key) -> (loss, its gradient in the adapted weights or another direction)."""
+
+class Evaluation(NamedTuple):
+    """The inner objective at the weights before a step.
+
+    Attributes:
+      value: the objective.
+      state: the next state of the support loss.
+      gradient: gradient in the adapted weights.
+      direction: what the optimizer gets, the gradient or another direction.
+    """
+
+    value: jax.Array
+    state: Any
+    gradient: Any
+    direction: Any
 
 
-def mixed_gradient(loss: InnerLoss) -> ValueAndDirection:
+InnerLoss = Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
+"""loss(adapted, rest, key) -> (scalar, state)."""
+Evaluate = Callable[[Any, Any, jax.Array], Evaluation]
+"""(adapted, rest, key) -> the loss's value, state, gradient in the adapted weights, direction."""
+
+
+def plain_gradient(loss: InnerLoss) -> Evaluate:
+    """Returns `jax.value_and_grad(loss)`, whose derivative is reverse over reverse."""
+
+    def evaluate(adapted, rest, key):
+        (value, state), gradient = jax.value_and_grad(loss, has_aux=True)(adapted, rest, key)
+        return Evaluation(value, state, gradient, gradient)
+
+    return evaluate
+
+
+def mixed_gradient(loss: InnerLoss) -> Evaluate:
     """Returns `jax.value_and_grad(loss)` with a derivative that is forward over reverse.
 
     With g = ∇_p L(p, r), the cotangent v of g gives (∂²L/∂p² v, ∂²L/∂r∂p v). Since the Hessian is
     symmetric, both are a single directional derivative of p -> ∇_(p,r) L(p, r) along v, so the
-    backward pass stores p and r only. The result does not support another forward derivative, and
-    `loss` must not contain functions with a `custom_vjp` (`custom_jvp` is fine).
+    backward pass stores p and r only. Cotangents of the value and of the state are added by
+    ordinary reverse mode. The result does not support another forward derivative, and custom
+    derivatives in `loss` must be true ones (see `symmetry`).
     """
 
     @jax.custom_vjp
-    def value_and_gradient(adapted, rest, key):
-        return jax.value_and_grad(loss)(adapted, rest, key)
+    def evaluate(adapted, rest, key):
+        (value, state), gradient = jax.value_and_grad(loss, has_aux=True)(adapted, rest, key)
+        return value, state, gradient
 
-    def forward(adapted, rest, key):
-        return value_and_gradient(adapted, rest, key), (adapted, rest, key)
+    def forward(*arguments):
+        arguments = jax.tree.map(lambda argument: argument.value, arguments)
+        return evaluate(*arguments), arguments
 
     def backward(residuals, cotangents):
         adapted, rest, key = residuals
-        leaves, tree = jax.tree.flatten(rest)
-        smooth = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
-
-        def with_smooth(values):
-            values = iter(values)
-            mixed = [next(values) if s else leaf for s, leaf in zip(smooth, leaves, strict=True)]
-            return jax.tree.unflatten(tree, mixed)
+        of_value, of_state, of_gradient = cotangents
+        smooth, other = split_floating(rest)
 
         def gradients(adapted):
-            def loss_of_smooth(adapted, values):
-                return loss(adapted, with_smooth(values), key)
+            def value(adapted, smooth):
+                return loss(adapted, merge(smooth, other), key)[0]
 
-            values = [leaf for s, leaf in zip(smooth, leaves, strict=True) if s]
-            return jax.grad(loss_of_smooth, argnums=(0, 1))(adapted, values)
+            return jax.grad(value, argnums=(0, 1))(adapted, smooth)
 
-        _, (for_adapted, for_smooth) = jax.jvp(gradients, (adapted,), (cotangents[1],))
-        for_smooth = iter(for_smooth)
-        for_rest = [
-            next(for_smooth) if s else _zero_cotangent(leaf)
-            for s, leaf in zip(smooth, leaves, strict=True)
-        ]
-        return for_adapted, jax.tree.unflatten(tree, for_rest), _zero_cotangent(key)
+        at_adapted, total = jax.jvp(gradients, (adapted,), (_instantiated(of_gradient),))
+        if not isinstance(of_value, SymbolicZero):  # an optimizer used the value
+            total = jax.tree.map(lambda t, g: t + of_value * g, total, at_adapted)
+        of_state, _ = split_floating(of_state)
+        if not all(isinstance(leaf, SymbolicZero) for leaf in jax.tree.leaves(of_state)):
 
-    value_and_gradient.defvjp(forward, backward)
-    return value_and_gradient
+            def next_state(adapted, smooth):
+                return split_floating(loss(adapted, merge(smooth, other), key)[1])[0]
+
+            through_state = jax.vjp(next_state, adapted, smooth)[1](_instantiated(of_state))
+            total = jax.tree.map(jnp.add, total, through_state)
+        zeros = jax.tree.map(_zero_cotangent, other)
+        return total[0], merge(total[1], zeros), _zero_cotangent(key)
+
+    evaluate.defvjp(forward, backward, symbolic_zeros=True)
+
+    def with_direction(adapted, rest, key):
+        value, state, gradient = evaluate(adapted, rest, key)
+        return Evaluation(value, state, gradient, gradient)
+
+    return with_direction
 
 
-def scan(step: Callable, carry: Any, count: int, first: int, engine: Engine) -> tuple[Any, Any]:
-    """Runs `lax.scan` of step(carry, k) over k = first ... first + count - 1, as `engine` says.
+def scan(step: Callable, carry: Any, inputs: Any, engine: Engine) -> tuple[Any, Any]:
+    """Runs `lax.scan` of step(carry, inputs of the step) as `engine` says.
 
     Args:
-      step: step(carry, k) -> (carry, output).
+      step: step(carry, inputs) -> (carry, output).
       carry: initial carry.
-      count: number of steps.
-      first: first value of k.
+      inputs: inputs of all steps, stacked along the first axis.
       engine: determines rematerialization and chunks.
 
     Returns:
@@ -112,24 +156,36 @@ def scan(step: Callable, carry: Any, count: int, first: int, engine: Engine) -> 
     if engine.rematerialize:
         policy = jax.checkpoint_policies.save_only_these_names(SAVED) if engine.mixed else None
         step = jax.checkpoint(step, prevent_cse=False, policy=policy)
-    steps = first + jnp.arange(count)
+    count = len(jax.tree.leaves(inputs)[0])
     if not 0 < engine.chunk < count:
-        return jax.lax.scan(step, carry, steps)
+        return jax.lax.scan(step, carry, inputs)
 
-    def chunk(carry, steps):
-        return jax.lax.scan(step, carry, steps)
+    def chunk(carry, inputs):
+        return jax.lax.scan(step, carry, inputs)
 
     whole = count // engine.chunk * engine.chunk
     carry, outputs = jax.lax.scan(
         jax.checkpoint(chunk, prevent_cse=False),
         carry,
-        steps[:whole].reshape(-1, engine.chunk),
+        jax.tree.map(lambda x: x[:whole].reshape(-1, engine.chunk, *x.shape[1:]), inputs),
     )
     outputs = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), outputs)
     if whole == count:
         return carry, outputs
-    carry, last = jax.lax.scan(step, carry, steps[whole:])
+    carry, last = jax.lax.scan(step, carry, jax.tree.map(lambda x: x[whole:], inputs))
     return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), outputs, last)
+
+
+def _instantiated(cotangents: Any) -> Any:
+    """Returns cotangents with arrays in place of symbolic zeros."""
+
+    def array(cotangent: Any) -> Any:
+        if not isinstance(cotangent, SymbolicZero):
+            return cotangent
+        like: Any = cotangent.aval
+        return jnp.zeros(like.shape, like.dtype)
+
+    return jax.tree.map(array, cotangents)
 
 
 def _zero_cotangent(leaf: jax.Array) -> np.ndarray:

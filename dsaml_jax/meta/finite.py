@@ -83,7 +83,10 @@ def nonfinite_message(
         remedy = LOWER_RATE
     else:
         cause = "its losses are finite, so only a derivative is not"
-        remedy = "use safe_adam as the inner Adam, or try the first_order estimator"
+        remedy = (
+            "make the inner optimizer safe (meta.safe; safe_adam in a config), or try the "
+            "first_order estimator"
+        )
     return (
         f"Step {step}: the {estimator} meta-gradient of task {task}{others} of {bad.shape[1]}"
         f"{task_names} is not finite, first in {origin} ({len(affected)} of {len(leaves)} tensors; "

@@ -41,7 +41,7 @@ def initial_rates(kind: str, adapted: Any, steps: int) -> Rates:
     """
     if kind == "fixed":
         return {}
-    by_step = (steps,) if _by_step(kind) else ()
+    by_step = (steps,) if are_by_step(kind) else ()
 
     def ones(leaf):
         by_weight = jnp.shape(leaf) if kind.startswith("per_weight") else ()
@@ -62,7 +62,7 @@ def check(kind: str, rates: Rates, adapted: Any, steps: int) -> None:
         shape = jnp.shape(rate)
         if shape == leaf.shape:
             continue
-        if _by_step(kind) and shape[1:] == leaf.shape[1:] and len(shape) == leaf.ndim:
+        if are_by_step(kind) and shape[1:] == leaf.shape[1:] and len(shape) == leaf.ndim:
             raise UserError(
                 f"the rates are for {shape[0]} inner steps, but inner.steps is {steps}; "
                 "rates.extend lengthens them."
@@ -95,13 +95,9 @@ def extend(rates: Rates, steps: int) -> Rates:
     return jax.tree.map(lengthen, rates)
 
 
-def scale(kind: str, rates: Rates, updates: Any, k: jax.Array) -> Any:
-    """Returns m_k ∘ u_k for inner step k."""
-    if kind == "fixed":
-        return updates
-    if _by_step(kind):
-        rates = jax.tree.map(lambda rate: rate[k], rates)
-    return jax.tree.map(jnp.multiply, rates, updates)
+def scale(updates: Any, rates: Rates) -> Any:
+    """Returns m_k ∘ u_k for the rates of one step; the updates if rates are fixed."""
+    return jax.tree.map(jnp.multiply, rates, updates) if jax.tree.leaves(rates) else updates
 
 
 def summary(rates: Rates) -> dict[str, Float[Array, ""]]:
@@ -118,5 +114,6 @@ def summary(rates: Rates) -> dict[str, Float[Array, ""]]:
     }
 
 
-def _by_step(kind: str) -> bool:
+def are_by_step(kind: str) -> bool:
+    """Returns whether every inner step has rates of its own."""
     return kind.endswith("_and_step")

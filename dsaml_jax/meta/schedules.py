@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 
+from dsaml_jax.errors import UserError
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
@@ -20,3 +22,9 @@ def multi_step_weights(
     """
     early = jnp.full(steps - 1, jnp.maximum(1.0 - progress / horizon, 0.0) / steps)
     return jnp.append(early, 1.0 - early.sum())
+
+
+def in_unit_interval(field: str, value: float) -> None:
+    """Raises UserError unless a share of meta-training is in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise UserError(f"{field} is {value}; expected a share of meta-training, from 0 to 1.")

@@ -10,11 +10,13 @@ import jax
 
 from dsaml_jax.meta import InnerLoop, Problem
 from dsaml_jax.meta.subset import is_whole, partition
+from dsaml_jax.model.activations import gelu, standardize
 from dsaml_jax.model.batch import Batch, Encoded
 from dsaml_jax.model.config import DSAMLConfig
 from dsaml_jax.model.dsaml import DSAML, ENCODER
 from dsaml_jax.model.likelihood import Noise, negative_log_likelihood
 from dsaml_jax.model.losses import Agreement, agreement, attention_loss, score
+from dsaml_jax.model.lstm import lstm
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, PRNGKeyArray
@@ -33,6 +35,10 @@ __all__ = [
     "score",
     "support_loss",
 ]
+
+
+_TRUE_DERIVATIVES = tuple(function.__name__ for function in (gelu, lstm, standardize))
+"""Functions of the model whose custom derivative is faster, and the same as theirs."""
 
 
 class LossAux(NamedTuple):
@@ -98,7 +104,12 @@ def dsaml_problem(config: DSAMLConfig, *, train: bool) -> Problem:
             encoded=encode(config, frozen, batch, key, train=train),
         )
 
-    return Problem(support_loss(config, train=train), dsaml_loss(config, train=train), precompute)
+    return Problem(
+        support_loss(config, train=train),
+        dsaml_loss(config, train=train),
+        precompute,
+        true_derivatives=_TRUE_DERIVATIVES,
+    )
 
 
 def _score_loss(

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsaml_jax.audio.config import AudioConfig
 from dsaml_jax.audio.features import SongFeatures
-from dsaml_jax.evaluation.encoding import curves_of, map_encoded
+from dsaml_jax.evaluation.encoding import curves_of, map_encoded, predict_song
 from dsaml_jax.evaluation.splicing import song_windows, splice
 from dsaml_jax.evaluation.windows import Clips, WindowInputs, Windows
 from dsaml_jax.model import DSAMLConfig
@@ -41,9 +41,8 @@ def predict_songs(
     curve does not depend on the windows beside it. Otherwise each song has calls of its own. So a
     song alone and among others gives the same numbers.
     """
-    if model.normalization != "clip" and len(songs) > 1:
-        alone = (predict_songs(model, variables, [song], audio, hops) for song in songs)
-        return [curve for (curve,) in alone]
+    if model.normalization != "clip":
+        return [predict_song(model, variables, song, audio.segments, hops) for song in songs]
     plans = [song_windows(len(song.log_mel), audio.segments, hops) for song in songs]
     segments = np.cumsum([0, *(len(song.log_mel) for song in songs)])
     rows = np.cumsum([0, *(len(song.embeddings) for song in songs)])

@@ -30,8 +30,8 @@ def runs():
         start = initial_state(model, inner.loop(), OUTER, KEY, IMAGE, EMBEDDING)
         draw, _ = draw_step(TASKS, tables, KEY, 0)
         task = gather_task(Draw(*(x[0] for x in draw)), tables, start.weights.batch_stats)
-        loss = dsaml_problem(model, train=True).loss
-        adapted = adapt(loss, inner.loop(), start.weights.meta_params, task.support, KEY)
+        problem = dsaml_problem(model, train=True)
+        adapted = adapt(problem, inner.loop(), start.weights.meta_params, task.support, KEY)
         step = make_meta_step(model, TASKS, inner, OUTER, 1)
         text = step.lower(start, tables, KEY).as_text()
         before = jax.tree.map(np.asarray, start)

@@ -125,8 +125,6 @@ def test_implicit_differentiates_frozen_weights_and_precomputed_features():
     _, implicit = Implicit(solver_steps=20, tolerance=1e-14)(*arguments)
     _, exact = Unrolled()(*arguments)
     jax.tree.map(close, implicit.params, exact.params)
-    with pytest.raises(ValueError, match="proximal"):
-        Implicit()(problem, dataclasses.replace(inner, proximal=0.0), *arguments[2:])
 
 
 def test_estimators_give_different_gradients():

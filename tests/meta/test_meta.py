@@ -43,7 +43,11 @@ def test_maml_on_quadratics_has_its_closed_form(seed, steps):
     task = Quadratic.random(seed)
     result, exact = estimate(EXACT, task, steps)
     adapted = adapt(
-        loss, InnerLoop(steps, optax.sgd(RATE)), MetaParams(task.start, {}), task.task.support, KEY
+        PROBLEM,
+        InnerLoop(steps, optax.sgd(RATE)),
+        MetaParams(task.start, {}),
+        task.task.support,
+        KEY,
     )
     close(adapted.params, task.after(steps))
     assert result.losses.shape == (steps,)
@@ -91,7 +95,7 @@ def test_any_optax_optimizer_runs_the_inner_loop(optimizer):
         updates, state = optimizer.update(task.A @ (params - task.a), state, params)
         params = optax.apply_updates(params, updates)
     adapted = adapt(
-        loss, InnerLoop(4, optimizer), MetaParams(task.start, {}), task.task.support, KEY
+        PROBLEM, InnerLoop(4, optimizer), MetaParams(task.start, {}), task.task.support, KEY
     )
     close(adapted.params, params)
 

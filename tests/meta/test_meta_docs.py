@@ -1,21 +1,79 @@
-"""The documented example of the meta-learning library, and the library's imports."""
+"""The documented examples of the meta-learning library, and the library's imports."""
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsaml_jax.meta import ENGINES, Engine, Unrolled
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_documented_example_learns():
+@pytest.fixture(scope="module")
+def names():
+    """Runs the examples of the guide in order; returns what they define."""
     text = (ROOT / "docs" / "meta_gradients.md").read_text()
-    example = text.split("```python\n")[1].split("```")[0]
-    names = {}
-    exec(compile(example, "docs/meta_gradients.md", "exec"), names)
+    defined = {}
+    for example in text.split("```python\n")[1:]:
+        exec(compile(example.split("```")[0], "docs/meta_gradients.md", "exec"), defined)
+    return defined
+
+
+def test_the_sinusoid_example_learns(names):
     history = names["history"]
     before, after = sum(history[:20]) / 20, sum(history[-20:]) / 20
     print(f"query loss: {before:.2f}, after {len(history)} meta-steps {after:.2f}")
     assert after < 0.7 * before
+
+
+def test_the_reader_learns_a_language_while_it_reads(names):
+    before, after = names["before"], names["after"]
+    print("loss by tenth of the text:", np.round(after.reshape(10, 10).mean(1), 2))
+    print(f"mean {after.mean():.3f}, before meta-training {before.mean():.3f}")
+    assert after.mean() < before.mean() - 0.1
+    assert after[-20:].mean() < after[:3].mean() - 0.3
+
+
+def test_mixed_mode_in_chunks_needs_a_fortieth_of_the_memory_of_reverse_mode(names):
+    def memory(engine):
+        gradient = functools.partial(names["text_gradient"], Unrolled(engine=engine))
+        compiled = jax.jit(gradient).lower(names["reader"], jax.random.key(0)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    reverse, mixed = memory(ENGINES["reverse"]), memory(Engine(mixed=True, chunk=10))
+    print(f"reverse {reverse / 2**20:.1f} MiB, mixed in chunks {mixed / 2**20:.1f} MiB")
+    assert mixed < reverse / 40
+
+
+def test_the_online_example_forgets_less(names):
+    forgetting = names["forgetting"]
+    assert np.mean(forgetting[-10:]) < 0.8 * np.mean(forgetting[:10])
+
+
+def test_the_example_of_batch_statistics_has_finite_gradients(names):
+    assert names["result"].losses.shape == (20,)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(names["gradient"]))
+    assert float(jnp.abs(names["gradient"].params["w"]).max()) > 1e-4
+
+
+def test_the_learned_loss_and_optimizer_beat_those_they_start_from(names):
+    errors = names["errors"]
+    print(f"error: {np.mean(errors[:10]):.3f}, after meta-learning {np.mean(errors[-10:]):.3f}")
+    assert np.mean(errors[-10:]) < 0.5 * np.mean(errors[:10])
+    assert names["missing"] == ["params/loss/log_scale", "params/loss/log_slope"]
+
+
+def test_reweighting_tells_wrong_labels_from_right_ones(names):
+    trust = np.asarray(names["trust"])
+    wrong, right = trust[:20].mean(), trust[20:].mean()
+    print(f"mean weight of wrong labels {wrong:.2f}, of right ones {right:.2f}")
+    assert wrong < right - 0.2
 
 
 def test_the_library_does_not_import_the_music_model():

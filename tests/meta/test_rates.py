@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from dsaml_jax.errors import UserError
-from dsaml_jax.meta import ENGINES, InnerLoop, MetaParams, Unrolled, adapt, rates
-from tests.quadratics import PROBLEM, RATE, SIZE, Quadratic, estimate, loss
+from dsaml_jax.meta import ENGINES, InnerLoop, MetaParams, Problem, Unrolled, adapt, rates
+from tests.quadratics import PROBLEM, RATE, SIZE, Quadratic, estimate
 
 EXACT, FIRST = Unrolled(), Unrolled(exact_steps=0)
 KEY = jax.random.key(0)
@@ -29,7 +29,7 @@ def test_learned_inner_rate_has_its_closed_form(steps):
 
     def end(rate):
         inner = InnerLoop(steps, optax.sgd(rate))
-        return adapt(loss, inner, MetaParams(task.start, {}), task.task.support, KEY).params
+        return adapt(PROBLEM, inner, MetaParams(task.start, {}), task.task.support, KEY).params
 
     expected = -steps * task.A @ task.shrink(steps - 1) @ (task.start - task.a)
     close(jax.jacobian(end)(RATE), expected)
@@ -45,7 +45,7 @@ def test_rates_per_weight_are_meta_sgd():
     close(gradient.rates, -RATE * g * task.query_gradient(1))
     inner = InnerLoop(1, optax.sgd(RATE), rates="per_weight")
     rates = np.array([1.0, 0.0, -2.0, 0.5, 3.0])
-    moved = adapt(loss, inner, MetaParams(task.start, rates), task.task.support, KEY).params
+    moved = adapt(PROBLEM, inner, MetaParams(task.start, rates), task.task.support, KEY).params
     close(moved, task.start - RATE * rates * g)
 
 
@@ -80,7 +80,7 @@ def test_rates_per_weight_and_step_are_those_of_unrolled_sgd():
     inner = InnerLoop(steps, optax.sgd(RATE), rates="per_weight_and_step")
     assert inner.initial_rates(task.start).shape == (steps, SIZE)
     meta_params = MetaParams(task.start, jnp.asarray(multipliers))
-    close(adapt(loss, inner, meta_params, task.task.support, KEY).params, path[-1])
+    close(adapt(PROBLEM, inner, meta_params, task.task.support, KEY).params, path[-1])
     for engine in ENGINES.values():
         _, gradient = Unrolled(engine=engine)(PROBLEM, inner, meta_params, task.task, KEY)
         close(gradient.rates, expected)
@@ -99,12 +99,12 @@ def test_rates_of_a_longer_loop_repeat_those_of_the_last_step(kind):
         with pytest.raises(
             UserError, match=rf"for 3 inner steps, but inner.steps is {other.steps}"
         ):
-            adapt(loss, other, MetaParams(task.start, trained), task.task.support, KEY)
+            adapt(PROBLEM, other, MetaParams(task.start, trained), task.task.support, KEY)
     end = task.start
     for m in (1.0, 2.0, 3.0, 3.0, 3.0):
         end = end - RATE * m * task.A @ (end - task.a)
     meta_params = MetaParams(task.start, rates.extend(trained, 5))
-    close(adapt(loss, longer, meta_params, task.task.support, KEY).params, end)
+    close(adapt(PROBLEM, longer, meta_params, task.task.support, KEY).params, end)
     for wrong in (jnp.ones(()), trained):
         with pytest.raises(UserError, match="cannot be extended to 2 inner steps"):
             rates.extend(wrong, 2)
@@ -119,10 +119,12 @@ def test_rates_of_another_kind_are_refused(kind, given):
     def distance(params, batch, key):
         return sum(jnp.sum((params[name] - batch[name]) ** 2) for name in params)
 
+    problem = Problem(distance, distance)
+
     def run():
         learned = InnerLoop(3, optax.sgd(RATE), rates=given).initial_rates(params)
         inner = InnerLoop(3, optax.sgd(RATE), rates=kind)
-        return adapt(distance, inner, MetaParams(params, learned), support, KEY)
+        return adapt(problem, inner, MetaParams(params, learned), support, KEY)
 
     if kind == given:
         run()

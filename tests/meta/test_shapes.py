@@ -54,7 +54,7 @@ def test_annotations_of_the_library_hold():
         for estimator, loop in (
             (Unrolled(multi_step_until=1.0), inner),
             (Annealed(0.5), inner),
-            (Reptile(), inner),
+            (Reptile(), fixed),
             (Implicit(), fixed),
         ):
             start = MetaParams(params, loop.initial_rates(params))
@@ -85,7 +85,7 @@ def test_wrong_annotations_are_detected():
         wrong = {"return": Float[Array, "steps 2"]}
         checked(schedules.multi_step_weights, **wrong)(0.5, STEPS, 1.0)
     result = adapt(
-        PROBLEM.loss,
+        PROBLEM,
         InnerLoop(STEPS, optax.sgd(RATE)),
         MetaParams(jnp.asarray(Quadratic.random(0).start), {}),
         jax.tree.map(jnp.asarray, Quadratic.random(0).task.support),

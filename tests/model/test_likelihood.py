@@ -130,9 +130,7 @@ def test_one_newton_step_on_the_context_is_bayesian_regression():
         direction="newton",
     )
     problem = dsaml_problem(CONFIG, train=False)
-    adapted = adapt(
-        problem.loss, inner, MetaParams(params, {}), batch, KEY, precompute=problem.precompute
-    )
+    adapted = adapt(problem, inner, MetaParams(params, {}), batch, KEY)
 
     network = DSAML(CONFIG)
     features = network.apply(variables, batch.log_mel, batch.embedding, method="encode")[0]

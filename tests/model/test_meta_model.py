@@ -11,6 +11,7 @@ import pytest
 
 from dsaml_jax.config.inner import ADAPTED
 from dsaml_jax.meta import ENGINES, InnerLoop, MetaParams, Task, Unrolled, adapt
+from dsaml_jax.meta.diagnostics import asymmetry
 from dsaml_jax.meta.subset import merge, partition
 from dsaml_jax.model import DSAMLConfig, initialize
 from dsaml_jax.model.batch import Batch
@@ -122,6 +123,15 @@ def test_second_order_agrees_with_finite_differences():
     assert abs(numeric - exact) <= 1e-4 * abs(exact)
 
 
+def test_custom_derivatives_of_the_model_are_true_ones():
+    problem, params, task = example("clip")
+    inner = InnerLoop(1, optax.sgd(0.1))
+    measured = jax.jit(functools.partial(asymmetry, problem, inner, pairs=2))(
+        MetaParams(params, {}), task.support, KEY
+    )
+    assert measured < 1e-12
+
+
 def test_first_order_is_the_plain_gradient_at_the_adapted_weights():
     problem, params, task = example("clip")
     _, first = meta_gradient("clip", "reverse", 0, 0)
@@ -130,7 +140,7 @@ def test_first_order_is_the_plain_gradient_at_the_adapted_weights():
 
     @jax.jit
     def plain(params):
-        adapted = adapt(problem.loss, inner, MetaParams(params, {}), task.support, inner_key)
+        adapted = adapt(problem, inner, MetaParams(params, {}), task.support, inner_key)
         loss = functools.partial(problem.query_loss, batch=task.query, key=query_key)
         return jax.grad(loss, has_aux=True)(adapted.params)[0]
 
@@ -162,12 +172,11 @@ def test_adapting_the_head_runs_the_encoder_once():
         traced = jax.make_jaxpr(
             lambda params: (
                 adapt(
-                    problem.loss,
+                    problem,
                     inner,
                     MetaParams(params, {}),
                     task.support,
                     KEY,
-                    precompute=problem.precompute,
                     exact_steps=0,
                 ).params
             )

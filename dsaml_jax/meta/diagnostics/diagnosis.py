@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dsaml_jax.meta.adapt import InnerLoop, MetaParams
+from dsaml_jax.errors import at_least
 from dsaml_jax.meta.diagnostics import similarity
 from dsaml_jax.meta.diagnostics.noise import Noise, gradient_noise
 from dsaml_jax.meta.diagnostics.path import inner_path
 from dsaml_jax.meta.engines import ENGINES, Engine
 from dsaml_jax.meta.estimators import Unrolled
+from dsaml_jax.meta.inner import InnerLoop, MetaParams
 from dsaml_jax.meta.problem import Problem, Task
+from dsaml_jax.meta.trees import split_floating
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Key
@@ -63,15 +65,21 @@ def diagnose(
       problem: losses.
       inner: inner loop of K >= 1 steps.
       meta_params: meta-parameters to diagnose.
-      tasks: B >= 2 tasks, stacked along the first axis.
+      tasks: B tasks, stacked along the first axis.
       keys: one random key per task.
       iterations: Lanczos iterations at every inner step of every task; tasks run one at a time.
       engine: how exact meta-gradients are computed.
+
+    Raises:
+      UserError: K is 0.
     """
+    at_least("inner.steps", inner.steps, 1)
 
     def gradients(exact_steps: int | None) -> Any:
         def one(task, key):
-            return Unrolled(exact_steps, engine)(problem, inner, meta_params, task, key)[1].params
+            estimator = Unrolled(exact_steps, engine)
+            _, gradient = estimator(problem, inner, meta_params, task, key)
+            return split_floating(gradient.params)[0]
 
         return jax.vmap(one)(tasks, keys)
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from dsaml_jax.meta.trees import at_least_float32
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -20,7 +22,8 @@ def lanczos(
 
     The Lanczos recursion starts from a random vector and reorthogonalizes every new vector twice
     against all earlier ones; without this the extreme eigenvalues appear several times. If the
-    Krylov space is exhausted early, the remaining values are 0.
+    Krylov space is exhausted early, the remaining values are 0. The recursion runs in float32 or
+    wider, whatever the dtype of v.
 
     Args:
       product: v -> A v on pytrees with the structure of `like`.
@@ -28,14 +31,15 @@ def lanczos(
       key: random key of the start vector.
       iterations: number of iterations m; memory is m vectors.
     """
-    flat, unravel = ravel_pytree(like)
+    half, unravel = ravel_pytree(like)
+    flat = at_least_float32(half)
     start = jax.random.normal(key, flat.shape, flat.dtype)
     epsilon = jnp.sqrt(jnp.finfo(flat.dtype).eps)
 
     def step(carry, i):
         basis, vector = carry
         basis = basis.at[i].set(vector)
-        image = ravel_pytree(product(unravel(vector)))[0]
+        image = ravel_pytree(product(unravel(vector.astype(half.dtype))))[0].astype(flat.dtype)
         diagonal = vector @ image
         for _ in range(2):
             image = image - basis.T @ (basis @ image)

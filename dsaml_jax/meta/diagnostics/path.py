@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dsaml_jax.meta.adapt import InnerLoop, MetaParams, inner_parts
+from dsaml_jax.errors import at_least
 from dsaml_jax.meta.diagnostics.hessian import lanczos
 from dsaml_jax.meta.directions import hessian_product
 from dsaml_jax.meta.engines import ENGINES
-from dsaml_jax.meta.problem import Episode, Problem, Task
-from dsaml_jax.meta.subset import merge
+from dsaml_jax.meta.episode import Episode
+from dsaml_jax.meta.inner import InnerLoop, MetaParams
+from dsaml_jax.meta.problem import Problem, Task
+from dsaml_jax.meta.steps import inner_parts
+from dsaml_jax.meta.trees import merge, split_floating
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, PRNGKeyArray
@@ -58,61 +61,50 @@ def inner_path(
       task: support and query.
       key: random key of the task.
       iterations: Lanczos iterations at every step.
-    """
-    episode = Episode.create(problem, inner, task, key)
-    parts = inner_parts(
-        problem.loss, inner, meta_params, task.support, episode.inner_key, problem.precompute
-    )
-    step = parts.step_with(ENGINES["reverse"])
-    steps = jnp.arange(inner.steps)
 
-    def forward(carry, k):
-        following, value = step(carry, k)
+    Raises:
+      UserError: K is 0.
+    """
+    at_least("inner.steps", inner.steps, 1)
+    episode = Episode.create(problem, inner, task, key)
+    parts = inner_parts(problem, inner, meta_params, episode.task.support, episode.inner_key)
+    step = parts.step_with(ENGINES["reverse"])
+
+    def forward(carry, inputs):
+        following, value = step(carry, inputs)
         return following, (carry, value)
 
-    end, (carries, losses) = jax.lax.scan(forward, parts.start, steps)
+    end, (carries, losses) = jax.lax.scan(forward, parts.start, parts.inputs)
+    smooth, other = split_floating(end)
 
-    def query_loss(adapted):
-        return episode.query_loss(merge(adapted, parts.frozen))[0]
+    def query_loss(smooth):
+        carry = merge(smooth, other)
+        return episode.query_loss(merge(carry.adapted, parts.frozen), carry.state)[0]
 
-    value, last = jax.value_and_grad(query_loss)(end[0])
-    floating, _ = _differentiable(end[1])
+    value, last = jax.value_and_grad(query_loss)(smooth)
 
-    def backward(cotangent, carry_and_k):
-        carry, k = carry_and_k
-        state, counts = _differentiable(carry[1])
+    def backward(cotangent, carry_and_inputs):
+        carry, inputs = carry_and_inputs
+        smooth, other = split_floating(carry)
 
-        def move(adapted, state):
-            (adapted, state), _ = step((adapted, merge(state, counts)), k)
-            return adapted, _differentiable(state)[0]
+        def move(smooth):
+            return split_floating(step(merge(smooth, other), inputs)[0])[0]
 
-        cotangent = jax.vjp(move, carry[0], state)[1](cotangent)
-        return cotangent, cotangent[0]
+        (cotangent,) = jax.vjp(move, smooth)[1](cotangent)
+        return cotangent, cotangent.adapted
 
-    zeros = jax.tree.map(jnp.zeros_like, floating)
-    _, earlier = jax.lax.scan(backward, (last, zeros), (carries, steps), reverse=True)
-    gradients = jax.tree.map(lambda g, v: jnp.concatenate([g, v[None]]), earlier, last)
+    _, earlier = jax.lax.scan(backward, last, (carries, parts.inputs), reverse=True)
+    gradients = jax.tree.map(lambda g, v: jnp.concatenate([g, v[None]]), earlier, last.adapted)
 
-    def extremes(carry_and_k):
-        (adapted, _), k = carry_and_k
-        step_key = jax.random.fold_in(episode.inner_key, k)
+    def extremes(carry_and_inputs):
+        carry, inputs = carry_and_inputs
+        step_key = jax.random.fold_in(episode.inner_key, inputs.k)
+        rest = parts.rest(carry, inputs)
         product = hessian_product(
-            lambda adapted: parts.loss(adapted, parts.rest, step_key), adapted
+            lambda adapted: parts.loss(adapted, rest, step_key)[0], carry.adapted
         )
-        ritz = lanczos(product, adapted, step_key, iterations)
+        ritz = lanczos(product, carry.adapted, step_key, iterations)
         return jnp.stack([ritz[-1], ritz[0]])
 
-    eigenvalues = jax.lax.map(extremes, (carries, steps))
+    eigenvalues = jax.lax.map(extremes, (carries, parts.inputs))
     return InnerPath(losses, value, gradients, eigenvalues)
-
-
-def _differentiable(state: Any) -> tuple[Any, Any]:
-    """Splits a tree into its floating-point leaves and the others, each with None elsewhere."""
-
-    def pick(floating: bool):
-        return jax.tree.map(
-            lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) == floating else None,
-            state,
-        )
-
-    return pick(True), pick(False)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from dsaml_jax.meta.subset import FLAX
+from dsaml_jax.meta.trees import at_least_float32, leaf_path, split_floating
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
@@ -14,10 +17,15 @@ ALL = "all"
 
 
 def modules(tree: Any) -> dict[str, list[jax.Array]]:
-    """Returns the leaves below each top-level name, and all leaves under "all"."""
+    """Returns the leaves below each top-level name, and all leaves under "all".
+
+    Leaves are in float32 or wider; those without derivatives are left out. Flax's collection
+    "params" is not a module: the names below it are.
+    """
     leaves: dict[str, list[jax.Array]] = {ALL: []}
-    for path, leaf in jax.tree.leaves_with_path(tree):
-        name = jax.tree_util.keystr(path[:1], simple=True)
+    for path, leaf in jax.tree.leaves_with_path(split_floating(tree)[0]):
+        names = leaf_path(path).removeprefix(f"{FLAX}/").split("/")
+        leaf, name = at_least_float32(leaf), names[0]
         leaves[ALL].append(leaf)
         if name:
             leaves.setdefault(name, []).append(leaf)
@@ -48,6 +56,6 @@ def cosines(x: Any, y: Any) -> dict[str, Float[Array, ""]]:
 
 def second_order_share(exact: Any, first: Any) -> dict[str, Float[Array, ""]]:
     """Returns |exact - first| / |exact| by module, the share of second-order terms."""
-    difference = norms(jax.tree.map(jnp.subtract, exact, first))
+    difference = norms(jax.tree.map(jnp.subtract, *(split_floating(g)[0] for g in (exact, first))))
     norm = norms(exact)
     return {name: difference[name] / norm[name] for name in norm}
