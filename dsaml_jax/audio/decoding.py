@@ -22,6 +22,8 @@ CANCELED = 1e-3
 LOUDEST = 1000.0
 """Largest sample accepted in a file of floats, 60 dB above full scale."""
 
+LOWEST_RATE = 2000
+"""Lowest sample rate accepted, in Hz; a header that states less is damaged."""
 
 BLOCK = 65_536
 """Samples per channel that are decoded at once."""
@@ -62,6 +64,11 @@ def reading(path: str | Path) -> Iterator[tuple[Iterator[np.ndarray], int]]:
             else:
                 sound = stack.enter_context(sound_file.opened(path))
                 blocks, rate = _decoded(path, sound), sound.samplerate
+        if rate < LOWEST_RATE:
+            raise UserError(
+                f"{path} states a sample rate of {rate} Hz; expected at least {LOWEST_RATE} Hz: "
+                "its header is damaged; get the file again."
+            )
         yield _averaged(path, blocks), rate
 
 
@@ -92,10 +99,12 @@ def _decoded(path: Path, sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
             break
         count += len(block)
         yield block
-    if sound.format == "FLAC" and count < sound.frames < _LENGTH_UNKNOWN:
+    # An mp3's length may be an estimate; `sound_file` counts its frames.
+    if sound.format != "MP3" and count < sound.frames < _LENGTH_UNKNOWN:
         raise UserError(
-            f"{path} cannot be decoded: it ends after {count} of the {sound.frames} samples that "
-            "its header states; restore it, or write it again, such as with ffmpeg -i OLD NEW."
+            f"{path} is damaged: {count} of the {sound.frames} samples that it states can be "
+            "decoded, so that some may be missing in the middle and what follows would be out of "
+            "time; get the file again."
         )
 
 
@@ -149,7 +158,10 @@ def _explained(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except RuntimeError as error:
         reason = str(error).rpartition(": ")[2].strip().rstrip(".")
-        raise UserError(f"{path} cannot be decoded: {reason}.") from error
+        raise UserError(
+            f"{path} cannot be decoded: {reason}; it is damaged, or not what its name says: get "
+            "the file again, or write it in another format, such as with ffmpeg -i OLD NEW.wav."
+        ) from error
 
 
 def audio_hash(path: str | Path) -> str:

@@ -1,5 +1,7 @@
 """Lengths of mp3 files whose header states none or a wrong one."""
 
+import struct
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,6 +9,7 @@ import soundfile
 from dsaml_jax.audio import sound_file
 from dsaml_jax.audio.decoding import decode
 from dsaml_jax.datasets import layout
+from dsaml_jax.errors import UserError
 
 SECONDS = 4.0
 NAMES = (b"Xing", b"Info")
@@ -32,7 +35,7 @@ def without_length(path):
 
 
 def frames(path):
-    return sound_file._frame_starts(path.read_bytes())
+    return sound_file._frame_starts(path.read_bytes())[0]
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(44_100, 1), (44_100, 2), (22_050, 1), (11_025, 2)])
@@ -83,3 +86,56 @@ def test_bytes_that_look_like_a_frame_are_not_counted(tmp_path):
     for cut in (content[:-10], content[:1], b"", b"ID3", b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + content):
         path.write_bytes(cut)
         assert len(frames(path)) < count
+
+
+def noise(path, seconds=20, rate=22_050, **options):
+    """Writes noise; returns the file's bytes."""
+    sound = np.random.default_rng(0).normal(0, 0.1, round(seconds * rate))
+    soundfile.write(path, sound, rate, **options)
+    return path.read_bytes()
+
+
+def test_an_mp3_that_lacks_frames_in_its_middle_is_rejected(tmp_path):
+    path = tmp_path / "song.mp3"
+    content = noise(path)
+    third, half = len(content) // 3, len(content) // 2
+    path.write_bytes(content[:third] + content[half:])
+    with pytest.raises(UserError, match=r"no frames after 6\.\d s, so that sound is missing"):
+        decode(path)
+    starts = frames(path)
+    path.write_bytes(content[: starts[50]] + content[starts[60] :])
+    with pytest.raises(UserError, match=r"states \d+ frames and holds \d+, so that sound"):
+        decode(path)
+
+
+def test_an_ogg_with_a_damaged_page_is_rejected(tmp_path):
+    path = tmp_path / "song.ogg"
+    content = bytearray(noise(path))
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"\d+ of the 441000 samples that it states can be decoded"):
+        decode(path)
+
+
+@pytest.mark.parametrize("stated", [0, 16_000])
+def test_a_wav_that_states_less_than_it_holds_is_rejected(tmp_path, stated):
+    path = tmp_path / "song.wav"
+    content = noise(path, seconds=4, rate=8000)
+    path.write_bytes(content[:40] + struct.pack("<I", stated) + content[44:])
+    with pytest.raises(UserError, match=rf"states {stated} bytes of sound, but {64_000 - stated}"):
+        decode(path)
+
+
+def test_chunks_and_padding_after_the_sound_of_a_wav_are_no_sound(tmp_path):
+    path = tmp_path / "song.wav"
+    content = noise(path, seconds=1, rate=8000)
+    for after in (b"LIST" + struct.pack("<I", 4) + b"INFO", bytes(100), b"1234567"):
+        path.write_bytes(content + after)
+        assert len(decode(path)[0]) == 8000
+
+
+def test_a_sample_rate_that_nobody_records_at_is_rejected(tmp_path):
+    path = tmp_path / "song.wav"
+    noise(path, seconds=4800, rate=1)
+    with pytest.raises(UserError, match=r"states a sample rate of 1 Hz; expected at least 2000 Hz"):
+        decode(path)
