@@ -64,7 +64,11 @@ def main() -> None:
 
     On several processes all exit with the code of the first that fails or is stopped.
     """
-    from dsaml_jax.runtime import stopping
+    _open_closed_streams()
+    try:
+        from dsaml_jax.runtime import stopping
+    except ValueError as error:  # such as JAX_ENABLE_X64=maybe
+        sys.exit(f"{program_name(sys.argv[0])}: JAX cannot start: {error}.")
 
     sys.unraisablehook = _ignore_closed_event_loops
     program = program_name(sys.argv[0])
@@ -83,6 +87,13 @@ def main() -> None:
         raise
     finally:
         stopper.close()
+
+
+def _open_closed_streams() -> None:
+    """Replaces standard output and errors that were closed, as by `>&-`, by nothing."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
 
 
 def program_name(path: str) -> str:
@@ -106,9 +117,12 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
 
     Raises:
       UserError: an unknown flag (the near match is named), a value of the wrong type, or a config
-        file that cannot be loaded.
+        file or a file of flags that cannot be loaded.
     """
-    _define_flags(argv, values)
+    try:
+        _define_flags(argv, values)
+    except (flags.Error, UnicodeDecodeError) as error:  # it reads --flagfile
+        raise UserError(f"--flagfile: {_flag_sentence(str(error))}") from error
     for argument in argv:
         override = re.match(r"--?(?:no)?config\.([^=]*)", argument)
         if override and not re.fullmatch(r"\w+(\[\d+\])*(\.\w+(\[\d+\])*)*", override[1]):
@@ -329,7 +343,7 @@ def _flag_sentence(message: str) -> str:
     if nested:
         path, value = nested.groups()
         return f"--config.{path} has fields: write --config.{path}.name={value}, for example."
-    return " ".join(message.split())
+    return " ".join(message.removeprefix("ERROR:: ").split())
 
 
 def _run(argv: list[str]) -> None:
@@ -349,7 +363,7 @@ def _run(argv: list[str]) -> None:
 
 def _connect(given: flags.FlagValues) -> None:
     """Connects this process with the others of its run, if there are any."""
-    from dsaml_jax.runtime.processes import initialize_distributed
+    from dsaml_jax.runtime.processes import initialize_distributed, start_devices
     from dsaml_jax.runtime.stopping import STOPPER
 
     if given.coordinator:
@@ -365,6 +379,7 @@ def _connect(given: flags.FlagValues) -> None:
         initialization_timeout=given.initialization_timeout,
         heartbeat_timeout=given.heartbeat_timeout,
     )
+    start_devices()
     STOPPER.join_run(given.heartbeat_timeout)
 
 
@@ -375,7 +390,7 @@ def _notify_other_processes(sentence: str) -> None:
 
     values = flags.FlagValues()
     _define_process_flags(values)
-    with contextlib.suppress(flags.Error, UserError):
+    with contextlib.suppress(flags.Error, UserError, ValueError):
         values(sys.argv, known_only=True)
         if values.coordinator and not STOPPER.joined:
             STOPPER.expect_abort(sentence, 1)

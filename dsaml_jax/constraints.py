@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from dsaml_jax.errors import UserError, one_of
+from dsaml_jax.errors import UserError, one_of, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Range:
         open_above = self.above == -math.inf or value > self.above
         open_below = self.below == math.inf or value < self.below
         if not (inside and open_above and open_below):
-            raise UserError(f"{field} is {value}; expected {self}.")
+            raise UserError(f"{field} is {shown(value)}; expected {self}.")
 
     def __str__(self) -> str:
         ends = (
@@ -69,7 +69,7 @@ class Unique:
         """Raises UserError if an element occurs twice."""
         for i, element in enumerate(value):
             if element in value[:i]:
-                raise UserError(f"{field} has {element!r} twice; give each element once.")
+                raise UserError(f"{field} has {shown(element)} twice; give each element once.")
 
 
 LARGEST = 2**31 - 1
@@ -111,13 +111,13 @@ def check(annotation: Any, value: Any, field: str) -> None:
         for constraint in constraints:
             constraint.check(value, field)
     elif annotation in KINDS and not is_kind(annotation, value):
-        raise UserError(f"{field} is {value!r}; expected {KINDS[annotation]}.")
+        raise UserError(f"{field} is {shown(value)}; expected {KINDS[annotation]}.")
     elif typing.get_origin(annotation) is tuple:
         if not isinstance(value, tuple):
-            raise UserError(f"{field} is {value!r}; expected a tuple.")
+            raise UserError(f"{field} is {shown(value)}; expected a tuple.")
         if len(elements(annotation, value)) != len(value):
             expected = len(elements(annotation, value))
-            raise UserError(f"{field} is {value}; expected {expected} elements.")
+            raise UserError(f"{field} is {shown(value)}; expected {expected} elements.")
         for i, (kind, element) in enumerate(zip(elements(annotation, value), value, strict=False)):
             check(kind, element, f"{field}[{i}]")
     else:
@@ -152,7 +152,7 @@ def elements(annotation: Any, value: tuple[Any, ...]) -> tuple[Any, ...]:
 def check_finite(value: Any, field: str) -> None:
     """Raises UserError if a number, or one in a nest of mappings, is nan or infinite."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{field} is {value}; expected a finite number.")
+        raise UserError(f"{field} is {shown(value)}; expected a finite number.")
     if isinstance(value, Mapping):
         for name, inner in value.items():
             check_finite(inner, f"{field}.{name}")

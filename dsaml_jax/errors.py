@@ -22,17 +22,27 @@ class Interrupted(KeyboardInterrupt):
     """
 
 
+def shown(value: object) -> str:
+    """Formats a value for a message, shortened, whatever it is."""
+    try:
+        text = repr(value)
+    except Exception:  # such as an integer of more than 4300 digits, or a list in itself
+        name = type(value).__name__
+        return "a very long number" if isinstance(value, int) else f"a {name} that cannot be shown"
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
 def at_least(field: str, value: float, minimum: float) -> None:
     """Raises UserError unless value >= minimum."""
     if not value >= minimum:
-        raise UserError(f"{field} is {value}; expected at least {minimum}.")
+        raise UserError(f"{field} is {shown(value)}; expected at least {minimum}.")
 
 
 def one_of(field: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises UserError, suggesting the closest match, unless `value` is one of `choices`."""
     if value not in choices:
-        hint = _hint(str(value), choices)
-        raise UserError(f"{field} is {value!r}; {hint}expected one of {', '.join(choices)}.")
+        hint = _hint(value, choices) if isinstance(value, str) else ""
+        raise UserError(f"{field} is {shown(value)}; {hint}expected one of {', '.join(choices)}.")
 
 
 def known_names(owner: str, kind: str, names: Iterable[str], known: Sequence[str]) -> None:

@@ -147,9 +147,13 @@ def _check_same(config: Path, resolved: dict[str, Any]) -> None:
 
 
 def _recorded(config: Path) -> dict[str, Any]:
-    """Reads `config.json`; raises UserError if it is damaged."""
+    """Reads `config.json`; raises UserError if it is damaged or cannot be read."""
     try:
         return read_json_object(config)
+    except OSError as error:
+        raise UserError(
+            f"{config} cannot be read ({error.strerror}); fix that, or choose another --workdir."
+        ) from error
     except ValueError as error:
         raise UserError(
             f"{config} is damaged ({error}); choose another --workdir, or fix the file."

@@ -108,7 +108,10 @@ def experiment_from_config(config: Mapping[str, Any]) -> Experiment:
     Raises:
       UserError: a field is unknown, missing or of the wrong type, or a value makes no sense.
     """
-    experiment = freeze(Experiment, config)
+    try:
+        experiment = freeze(Experiment, config)
+    except RecursionError as error:
+        raise UserError("config: a field contains itself; expected plain values.") from error
     experiment.variants()  # checks them
     return experiment
 

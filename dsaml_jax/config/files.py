@@ -92,7 +92,9 @@ def load_config(file: Path) -> ConfigDict:
     except SyntaxError as error:
         line = f", line {error.lineno}" if error.lineno else ""
         raise UserError(f"{error.filename or file}{line}: {error.msg}.") from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # what a config file raises is its own fault
         raise _located(error, file) from error
     if not isinstance(config, ConfigDict):
         raise UserError(
@@ -106,7 +108,8 @@ def to_plain_dict(config: ConfigDict) -> dict[str, Any]:
     """Returns a config as nested dicts.
 
     Raises:
-      UserError: a required field is not set, or a field name is not a string.
+      UserError: a required field is not set, a field name is not a string, or a field contains
+        itself.
     """
     try:
         return config.to_dict()
@@ -115,6 +118,8 @@ def to_plain_dict(config: ConfigDict) -> dict[str, Any]:
         raise UserError(f"{field} is not set; set it with --config.{field}=VALUE.") from error
     except TypeError as error:
         raise UserError(f"--config: field names must be strings ({error}).") from error
+    except RecursionError as error:
+        raise UserError("--config: a field contains itself; expected plain values.") from error
 
 
 def _unset(config: ConfigDict) -> str:
@@ -130,12 +135,15 @@ def _unset(config: ConfigDict) -> str:
     return ""
 
 
-def _located(error: Exception, file: Path) -> UserError:
+def _located(error: BaseException, file: Path) -> UserError:
     """Returns an error that names the line of a config file that failed."""
     lines = traceback.extract_tb(error.__traceback__)
     folders = (file.parent, shipped_folder())
     ours = [line for line in lines if Path(line.filename).parent in folders]
-    reason = " ".join(str(error).split()) or type(error).__name__
+    try:
+        reason = " ".join(str(error).split()) or type(error).__name__
+    except Exception:  # its own __str__ fails
+        reason = type(error).__name__
     if not ours:
         return UserError(f"{file}: {reason}")
     return UserError(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from dsaml_jax.config.renamed import new_form
 from dsaml_jax.constraints import KINDS, check, check_finite, elements, field_types
-from dsaml_jax.errors import UserError, known_names, one_of
+from dsaml_jax.errors import UserError, known_names, one_of, shown
 
 Config = TypeVar("Config")
 
@@ -29,7 +29,8 @@ def freeze(cls: type[Config], values: Any, path: str = "") -> Config:
     if not isinstance(values, Mapping):
         raise UserError(
             new_form(path, values)
-            or f"{path or 'config'} is {values!r}; expected the fields {', '.join(_names(cls))}."
+            or f"{path or 'config'} is {shown(values)}; expected the fields "
+            f"{', '.join(_names(cls))}."
         )
     _refuse_unknown(cls, values, path)
     missing = [
@@ -53,7 +54,7 @@ def replace(config: Config, changes: Any, path: str) -> Config:
     """
     cls = type(config)
     if not isinstance(changes, Mapping):
-        raise UserError(f"{path} is {changes!r}; expected some of {', '.join(_names(cls))}.")
+        raise UserError(f"{path} is {shown(changes)}; expected some of {', '.join(_names(cls))}.")
     _refuse_unknown(cls, changes, path)
     nested = {name for name in changes if dataclasses.is_dataclass(field_types(cls)[name])}
     replaced = {
@@ -100,7 +101,7 @@ def _convert(annotation: Any, value: Any, path: str) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         kinds = elements(annotation, tuple(value))
         if len(kinds) != len(value):
-            raise UserError(f"{path} is {tuple(value)}; expected {len(kinds)} elements.")
+            raise UserError(f"{path} is {shown(tuple(value))}; expected {len(kinds)} elements.")
         return tuple(
             _convert(kind, element, f"{path}[{i}]")
             for i, (kind, element) in enumerate(zip(kinds, value, strict=True))
@@ -112,7 +113,7 @@ def _convert(annotation: Any, value: Any, path: str) -> Any:
         return float(_plain(value, path))
     if isinstance(value, expected) and (expected is bool or not isinstance(value, bool)):
         return value
-    raise UserError(f"{path} is {value!r}; expected {_kind(expected)}.")
+    raise UserError(f"{path} is {shown(value)}; expected {_kind(expected)}.")
 
 
 def _kind(expected: Any) -> str:
@@ -132,7 +133,7 @@ def _plain(value: Any, path: str) -> Any:
         check_finite(value, path)
         return value
     raise UserError(
-        f"{path} is {str(value)[:60]!r}, a {type(value).__name__}; expected plain values: numbers, "
+        f"{path} is {shown(value)}, a {type(value).__name__}; expected plain values: numbers, "
         "text, True, False, None, or lists and mappings of them."
     )
 
@@ -141,7 +142,7 @@ def _string_names(values: Mapping[Any, Any], path: str) -> list[str]:
     """Returns the names in a mapping, or raises UserError unless all are strings."""
     for name in values:
         if not isinstance(name, str):
-            raise UserError(f"{path} has the name {name!r}; expected text: write {str(name)!r}.")
+            raise UserError(f"{path} has the name {shown(name)}; expected text.")
     return list(values)
 
 
@@ -151,7 +152,7 @@ def _freeze_one_of(classes: tuple[type, ...], value: Any, path: str) -> Any:
     if not isinstance(value, Mapping) or "name" not in value:
         raise UserError(
             new_form(path, value)
-            or f"{path} is {value!r}; expected a field name, one of {', '.join(named)}."
+            or f"{path} is {shown(value)}; expected a field name, one of {', '.join(named)}."
         )
     one_of(f"{path}.name", value["name"], tuple(named))
     cls = named[value["name"]]

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from dsaml_jax.constraints import check_fields
 from dsaml_jax.datasets import report
 from dsaml_jax.datasets.schema import Song
@@ -28,6 +30,16 @@ class ReadOptions:
 
     def __post_init__(self):
         check_fields(self, "data.builder")
+
+
+def _same_dimensions(songs: Sequence[Song]) -> bool:
+    """Returns whether arousal equals valence in all ratings of several songs, and moves."""
+    curves = [rating.curve for song in songs for rating in song.ratings]
+    return (
+        len(songs) > 1
+        and all(np.array_equal(curve[:, 0], curve[:, 1], equal_nan=True) for curve in curves)
+        and any(np.ptp(curve[:, 0]) > 0 for curve in curves)
+    )
 
 
 class Journal:
@@ -90,6 +102,11 @@ class Journal:
         labeled = [song for song in songs if song.ratings]
         if not labeled:
             raise UserError(self._nothing_left())
+        if _same_dimensions(labeled):
+            raise UserError(
+                f"{self.root}: arousal and valence are the same in every rating, so that one must "
+                "be a copy of the other; restore both from the download."
+            )
         audio_ids = set(audio_ids)
         missing = tuple(song.song_id for song in labeled if not song.audio)
         required = self.options.require_audio

@@ -112,7 +112,9 @@ def read(journal: Journal, path: Path, lenient: bool = False) -> Table:
         except csv.Error as error:
             if not header:
                 raise TableFault(path, f"has an invalid header: {error}") from error
-            cells, fault = None, f"not CSV ({error}); expected quotation marks in pairs"
+            long = len(line) > csv.field_size_limit()
+            expected = "shorter cells" if long else "quotation marks in pairs"
+            cells, fault = None, f"not CSV ({error}); expected {expected}"
         else:
             fault = _fault(cells, header, delimiter)
         if cells is not None and not any(cells):

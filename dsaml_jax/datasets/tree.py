@@ -63,8 +63,9 @@ def walk(root: Path) -> Iterator[Entry]:
                 yield Entry(path, stat)
                 continue
             if key in ancestors:
+                link = next(each for each in (path, *path.parents) if each.is_symlink())
                 raise UserError(
-                    f"{path} is a link to {ancestors[key]}, the folder that contains it; remove "
+                    f"{link} is a link to {ancestors[key]}, the folder that contains it; remove "
                     "the link."
                 )
             yield Entry(path, stat, entered.get(key))

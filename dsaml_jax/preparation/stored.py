@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -40,18 +41,27 @@ def load(job: Job) -> SongFeatures:
     Raises:
       UserError: They do not exist, are damaged, or are those of a song of another length.
     """
-    image = store.read(job.log_mel_path, "log_mel")["log_mel"]
+    image = np.atleast_1d(store.read(job.log_mel_path, "log_mel")["log_mel"])
     embedding = store.read(job.embedding_path, "embeddings", "starts")
-    windows = len(window_starts(job.segments, job.audio))
+    starts = window_starts(job.segments, job.audio)
+    windows = len(starts)
     for path, size, expected in (
         (job.log_mel_path, len(image), job.segments),
-        (job.embedding_path, len(embedding["embeddings"]), windows),
+        (job.embedding_path, len(np.atleast_1d(embedding["embeddings"])), windows),
     ):
         if size != expected:
             raise UserError(
                 f"{path} has {size} segments or windows, where song {job.song_id} has {expected}; "
                 "delete it and prepare the data set again."
             )
+    _check(job.log_mel_path, "log_mel", image, "f", (job.segments, *job.audio.image))
+    _check(job.embedding_path, "embeddings", embedding["embeddings"], "f", (windows, None))
+    _check(job.embedding_path, "starts", embedding["starts"], "iu", (windows,))
+    if not np.array_equal(embedding["starts"], starts):
+        raise UserError(
+            f"{job.embedding_path} has windows that start at other segments than the song's; "
+            "delete it and prepare the data set again."
+        )
     return SongFeatures(image, embedding["embeddings"], embedding["starts"])
 
 
@@ -77,4 +87,21 @@ def sound_facts(job: Job) -> SoundFacts:
       UserError: As `load`.
     """
     found = store.read(job.log_mel_path, "seconds", "silent", "recording")
+    path = job.log_mel_path
+    _check(path, "seconds", found["seconds"], "f", ())
+    _check(path, "silent", found["silent"], "b", (job.segments,))
+    _check(path, "recording", found["recording"], "U", ())
     return SoundFacts(float(found["seconds"]), found["silent"], str(found["recording"]))
+
+
+def _check(
+    path: Path, name: str, array: np.ndarray, kinds: str, shape: tuple[int | None, ...]
+) -> None:
+    """Raises UserError unless an array has one of the kinds of dtype, the shape, and is finite."""
+    right = array.dtype.kind in kinds and len(array.shape) == len(shape)
+    right = right and all(b in (None, a) for a, b in zip(array.shape, shape, strict=True))
+    if not right or ("f" in kinds and not np.isfinite(array).all()):
+        raise UserError(
+            f"{path} holds {name} of type {array.dtype} and shape {array.shape}, or values that "
+            f"are not finite; expected shape {shape}: delete it and prepare the data set again."
+        )

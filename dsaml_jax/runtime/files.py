@@ -28,6 +28,7 @@ PREPARED_REMEDY = "free disk space or choose another folder with data.prepared"
 _STORAGE = (
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,
@@ -151,6 +152,14 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def cannot_write(path: str | Path, error: BaseException, remedy: str = REMEDY) -> CannotWrite:
     """Returns the error to raise if `path` cannot be written."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        place = Path(error.filename or path)
+        blocked = next((each for each in (place, *place.parents) if each.is_file()), place)
+        other = "choose another folder with data.prepared, or " * (remedy == PREPARED_REMEDY)
+        return CannotWrite(
+            f"{blocked} is a file, where a folder is needed; {other}move it away, and run the "
+            "same command again."
+        )
     reason = storage_reason(error) or getattr(error, "strerror", None) or error
     return CannotWrite(
         f"{path} cannot be written ({reason}); finished work is kept: {remedy}, and run the same "

@@ -34,6 +34,18 @@ Result = TypeVar("Result")
 AUTO = "auto"
 
 
+def start_devices() -> None:
+    """Starts JAX's devices; raises UserError if there are none of the platform that is set."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split()) or "no such device is found"
+        raise UserError(
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: {reason}; install JAX for it as BUILD.md "
+            "says, or set JAX_PLATFORMS=cpu."
+        ) from error
+
+
 def initialize_distributed(
     coordinator: str,
     processes: int | None,

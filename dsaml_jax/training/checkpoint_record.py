@@ -28,12 +28,14 @@ class Record(NamedTuple):
     """The record of one checkpoint.
 
     Attributes:
+      step: of the state.
       run: description of the run, such as its "config" and "data".
       arrays: {path in the state: dtype and shape, such as "float32[3, 4]"}.
       content: hash of the state.
       metrics: of its validation; None if it has not been validated.
     """
 
+    step: int
     run: dict[str, Any]
     arrays: dict[str, str]
     content: str
@@ -50,6 +52,7 @@ def make_record(
 ) -> Record:
     """Returns the record of a state that is about to be saved; waits for the device."""
     return Record(
+        int(state.step),
         dict(run),
         describe_arrays(state),
         state_hash(state),
@@ -61,7 +64,7 @@ def read_record(checkpoint: Path) -> Record:
     """Reads the record of a checkpoint's folder.
 
     Raises:
-      ValueError: it is damaged, or does not match the metrics next to it.
+      ValueError: it is damaged, or does not match the metrics next to it or the folder's name.
       OSError: it cannot be read.
     """
     fields = read_json_object(checkpoint / _METADATA).get("custom_metadata")
@@ -70,7 +73,11 @@ def read_record(checkpoint: Path) -> Record:
     seal = fields.pop("seal")
     if seal != _hash(fields):
         raise ValueError(f"{_METADATA} has changed since it was written")
+    if fields.keys() != set(Record._fields):
+        raise ValueError("its record has other fields: written by an earlier version")
     record = Record(**fields)
+    if checkpoint.name != str(record.step):
+        raise ValueError(f"it is the checkpoint of step {record.step}, under another name")
     metrics = checkpoint / _METRICS
     stored = read_json_object(metrics) if record.metrics is not None or metrics.exists() else None
     if json.dumps(stored, sort_keys=True) != json.dumps(record.metrics, sort_keys=True):

@@ -393,7 +393,7 @@ def test_a_workdir_accepts_one_run_at_a_time(tmp_path):
 
 def test_workdirs_below_a_file_or_with_a_damaged_config_are_rejected(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot be written \(Not a directory\)"):
+    with pytest.raises(UserError, match=r"is a file, where a folder is needed"):
         open_workdir(tmp_path / "file" / "run", experiment(), fresh=True)
     workdir = open_workdir(tmp_path / "run", experiment(), fresh=True)
     for content, reason in (

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,13 @@ def test_program_name_is_how_the_program_was_started():
             "field names must be strings",
         ),
         ("a.py", "def get_config():\n    return open('gone')", r"line 2: .*No such file"),
+        ("a.py", "class B(BaseException): pass\ndef get_config():\n    raise B('x')", "line 3: x"),
+        (
+            "a.py",
+            "class E(Exception):\n    def __str__(self):\n        raise RuntimeError\n"
+            "def get_config():\n    raise E",
+            "line 5: E",
+        ),
     ],
 )
 def test_a_file_that_is_not_a_config_is_rejected(tmp_path, name, content, sentence):
@@ -173,6 +181,42 @@ def test_a_file_that_is_not_a_config_is_rejected(tmp_path, name, content, senten
     with pytest.raises(UserError, match=sentence) as caught:
         parse(f"--config={file}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe--x"])
+def test_a_file_of_flags_that_cannot_be_read_is_rejected(tmp_path, content):
+    file = tmp_path / "flags"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=r"^--flagfile: "):
+        parse("--config=demo", f"--flagfile={file}")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"JAX_PLATFORMS": "cuda"}, r"^dsaml: JAX_PLATFORMS=cuda: .*or set JAX_PLATFORMS=cpu\.$"),
+        ({"JAX_PLATFORMS": "gpus"}, r"^dsaml: JAX_PLATFORMS=gpus: .*or set JAX_PLATFORMS=cpu\.$"),
+        ({"JAX_ENABLE_X64": "maybe"}, "^dsaml: JAX cannot start: .*JAX_ENABLE_X64"),
+    ],
+)
+def test_a_jax_that_cannot_start_ends_with_one_sentence(change, sentence):
+    code = (
+        "import sys; sys.argv = ['dsaml', '--config=demo']; from dsaml_jax.cli import main; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **change}, capture_output=True, text=True
+    )
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert re.search(sentence, ended.stderr, re.MULTILINE), ended.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_streams_change_no_message(closed):
+    code = f"{sys.executable} -m dsaml_jax --config=demo --config.seed=-1 {closed}"
+    ended = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ("seed is -1" in ended.stderr) == (closed == ">&-")
 
 
 def test_a_config_name_that_is_too_long_is_rejected():

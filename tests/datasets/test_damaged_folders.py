@@ -154,6 +154,8 @@ def test_annotator_ids_are_normalized_and_missing_ones_are_reported(root):
             (" 7. ", "7"),
             ("0", "0"),
             ("9" * 5000, "9" * 5000),
+            ('="7"', "7"),
+            ('="w1"', "w1"),
         ),
         *(("7.5", "7.5"), ("w7", "w7"), ("12e4", "12e4"), (b"w7", "w7"), ("cafe\u0301", "café")),
         *((None, ""), (float("nan"), ""), ("NaN", ""), ("<NA>", ""), ("", ""), ({}, "")),
@@ -232,13 +234,21 @@ def test_a_lone_surrogate_in_a_title_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "duration", [float("inf"), float("nan"), 10**400, True, 6000, [[]], -1, None]
+    "duration", [float("inf"), float("nan"), 10**400, True, 6000, 0.1, [[]], -1, None]
 )
 def test_an_invalid_duration_sets_its_piece_aside(tmp_path, duration):
     root = data_folders.vgmidi(tmp_path, damaged_vgmidi("pieces", "piece0", duration=duration))
     songs, findings = vgmidi.read(root, LABELS)
     assert [song.song_id for song in songs] == ["1_piece1"]
-    assert "expected seconds, at most 240" in only_problem(findings, "no duration")
+    assert "expected seconds, from 0.8 to 240" in only_problem(findings, "no duration")
+    balance(findings)
+
+
+@pytest.mark.parametrize("measures", [-4, 0, float("inf")])
+def test_an_impossible_number_of_bars_sets_its_piece_aside(tmp_path, measures):
+    root = data_folders.vgmidi(tmp_path, damaged_vgmidi("pieces", "piece0", measures=measures))
+    _, findings = vgmidi.read(root, LABELS)
+    assert "expected a number of bars, at least 1" in only_problem(findings, "no duration")
     balance(findings)
 
 

@@ -221,3 +221,11 @@ def test_strict_reading_rejects_missing_audio(root):
     data_folders.audio(clips / "3.mp3", 45)
     songs, findings = parse.read(root, ReadOptions(strict=True))
     assert len(songs) == 5 and not findings.problems
+
+
+def test_tables_of_one_dimension_copied_to_the_other_are_rejected(root):
+    for song_id in (None, 1001, 1002, 2001):
+        valence = data_folders.deam_file(root, "valence", song_id)
+        shutil.copy(valence, data_folders.deam_file(root, "arousal", song_id))
+    with pytest.raises(UserError, match="arousal and valence are the same in every rating"):
+        parse.read(root)

@@ -1,5 +1,6 @@
 """Reading of MERP's Parquet files."""
 
+import os
 import sys
 
 import numpy as np
@@ -158,3 +159,32 @@ def test_the_merp_config_loads_splits_of_several_annotators(tmp_path):
         assert len(corpus.annotator_ids) > 1 and np.asarray(corpus.tables.counts).min() >= 2
         assert corpus.tables.curve.shape[1:] == (8, 2)
     assert len(corpora["test"].features) == len(corpora["test"].song_ids)
+
+
+def test_columns_that_differ_in_case_alone_are_rejected_unless_one_is_named(tmp_path):
+    ramp = np.linspace(-0.5, 0.5, 50)
+    columns = {
+        "song_id": ["a", "a"],
+        "rater_id": ["1", "2"],
+        "RATER_ID": ["9", "9"],
+        "arousal": [ramp] * 2,
+        "valence": [-ramp] * 2,
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "annotations_filtered.parquet")
+    with pytest.raises(UserError, match="columns rater_id and RATER_ID; set rater_column"):
+        parse.read(tmp_path, MerpOptions(require_audio=False))
+    (song,), _ = parse.read(tmp_path, MerpOptions(require_audio=False, rater_column="rater_id"))
+    assert [rating.annotator_id for rating in song.ratings] == ["1", "2", EVERYONE]
+
+
+def test_times_that_python_cannot_hold_and_pipes_are_rejected(tmp_path):
+    file = tmp_path / "annotations_filtered.parquet"
+    columns = {name: [[0.1] * 50] for name in ("arousal", "valence")} | {"rater_id": ["1"]}
+    columns["song_id"] = pa.array([2**62], pa.timestamp("us"))
+    parquet.write_table(pa.table(columns), file)
+    with pytest.raises(UserError, match="cannot be read as a Parquet file"):
+        parse.read(tmp_path, MerpOptions(require_audio=False))
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UserError, match="is not a file; expected a Parquet file"):
+        parse.read(tmp_path, MerpOptions(require_audio=False))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from dsaml_jax.audio import store
 from dsaml_jax.config.experiment import DataConfig
 from dsaml_jax.errors import UserError
 from dsaml_jax.preparation import fill, songs
@@ -256,16 +257,16 @@ def test_a_file_where_tfds_needs_a_folder_is_named(tmp_path):
     place.parent.mkdir(parents=True)
     place.write_text("")
     data = DataConfig(name="synthetic", prepared=str(tmp_path / "prepared"))
-    with pytest.raises(
-        UserError, match=rf"{re.escape(str(place))} cannot be written \(File exists"
-    ):
+    with pytest.raises(UserError, match=rf"{re.escape(str(place))} is a file, where a folder is"):
         songs.read_labels(data)
 
 
 @pytest.mark.parametrize("name", ["file/prepared", "file", "x" * 300, "a\0b"])
 def test_a_folder_that_cannot_be_created_is_rejected(root, tmp_path, name):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written .*choose another folder with data\.pr"):
+    with pytest.raises(
+        UserError, match=r"(written|is needed).*choose another folder with data\.pr"
+    ):
         preparation_of(experiment("pmemo", root, f"{tmp_path}/{name}"))
 
 
@@ -295,3 +296,43 @@ def test_truncated_entries_are_computed_again(root, tmp_path):
         path.unlink() if size is None else path.write_bytes(path.read_bytes()[:size])
     preparation_of(whole)
     assert [path.read_bytes() for path in paths] == before
+
+
+@pytest.fixture(scope="module")
+def prepared_pmemo(tmp_path_factory):
+    """Returns PMEmo's root and the folder of its prepared data."""
+    root = data_folders.pmemo(tmp_path_factory.mktemp("pmemo"))
+    prepared = tmp_path_factory.mktemp("prepared")
+    preparation_of(experiment("pmemo", root, prepared, **{"data.processes": 1}))
+    return root, prepared
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "spoil"),
+    [
+        ("log_mel", "seconds", lambda a: np.float64("nan")),
+        ("log_mel", "seconds", lambda a: np.array("x")),
+        ("log_mel", "seconds", lambda a: np.ones(3)),
+        ("log_mel", "log_mel", lambda a: np.float32(1)),
+        ("log_mel", "log_mel", lambda a: a * np.nan),
+        ("log_mel", "log_mel", lambda a: a.astype("U8")),
+        ("log_mel", "log_mel", lambda a: a[:, :, :5]),
+        ("log_mel", "silent", lambda a: np.True_),
+        ("log_mel", "silent", lambda a: np.array(["a"])),
+        ("log_mel", "recording", lambda a: np.float64(1)),
+        ("embedding", "embeddings", lambda a: a * np.nan),
+        ("embedding", "starts", lambda a: a + 0.5),
+        ("embedding", "starts", lambda a: a - 1),
+    ],
+)
+def test_entries_of_another_program_are_rejected(prepared_pmemo, tmp_path, kind, name, spoil):
+    """Their checksums are right; their values are not."""
+    root, original = prepared_pmemo
+    prepared = shutil.copytree(original, tmp_path / "prepared")
+    entry = sorted((prepared / "features" / kind).glob("*.npz"))[0]
+    with np.load(entry) as stored:
+        arrays = {key: stored[key] for key in stored if key != "key"}
+    store.write(entry, **arrays | {name: spoil(arrays[name])})
+    with pytest.raises(UserError, match=rf"{re.escape(str(entry))} h.*prepare the data set again"):
+        preparation = preparation_of(experiment("pmemo", root, prepared))
+        _ = [preparation.features[song.song_id] for song in preparation.songs]

@@ -96,6 +96,13 @@ def test_wrong_values_that_the_format_misses_are_detected(folder, monkeypatch, c
     assert "its arrays are not those that were saved" in caplog.text
 
 
+def test_a_checkpoint_under_another_steps_name_is_set_aside(folder, caplog):
+    """Its step would be believed, and later ones never saved."""
+    shutil.copytree(folder / "2", folder / "99")
+    assert steps(folder) == (3, 1) and "99.damaged" in names(folder)
+    assert "it is the checkpoint of step 2, under another name" in caplog.text
+
+
 @pytest.mark.parametrize(
     "content", ["{}", "null", "[]", "", '{"selection": NaN}', '{"selection": 0.25}']
 )

@@ -139,11 +139,11 @@ def _columns(path: Path, rater_column: str) -> dict[str, list]:
         raise UserError(
             f"reading {path} requires pyarrow: pip install -r requirements-merp.txt."
         ) from error
+    if not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path} is not a file; expected a Parquet file.")
     try:
         names = parquet.read_schema(path).names
-        plain = {name.lower(): name for name in names}
-        wanted = (rater_column.lower(),) if rater_column else RATER_COLUMNS
-        rater = next((plain[name] for name in wanted if name in plain), None)
+        rater = _column(path, names, (rater_column,) if rater_column else RATER_COLUMNS)
         shown = ", ".join(names)
         for name in ("song_id", "arousal", "valence"):
             if name not in names:
@@ -157,6 +157,27 @@ def _columns(path: Path, rater_column: str) -> dict[str, list]:
         table = parquet.read_table(path, columns=["song_id", "arousal", "valence", rater])
         lists = {name: table.column(name).to_pylist() for name in ("song_id", "arousal", "valence")}
         return lists | {"rater": table.column(rater).to_pylist()}
-    except (ArrowException, OSError, ValueError, KeyError) as error:
+    # OverflowError: a time that Python cannot hold.
+    except (ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read as a Parquet file: {reason}.") from error
+
+
+def _column(path: Path, names: list[str], wanted: tuple[str, ...]) -> str | None:
+    """Returns the first column with a wanted name, whatever its case; None if there is none.
+
+    Raises:
+      UserError: Two columns differ in case alone.
+    """
+    for name in wanted:
+        found = [column for column in names if column.lower() == name.lower()]
+        if name in found and len(wanted) == 1:  # named exactly
+            return name
+        if len(found) > 1:
+            raise UserError(
+                f"{path} has the columns {' and '.join(found)}; set rater_column in data.builder "
+                "to the one that identifies the rater."
+            )
+        if found:
+            return found[0]
+    return None

@@ -12,6 +12,7 @@ Raters have no ids; see `raters`.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ SETS = (1, 2)
 _SCALE = (-1.0, 1.0)
 _LONGEST_S = 3600.0  # beyond this the unit must be another one, such as milliseconds
 _LONGEST_BAR_S = 60.0
+_SHORTEST_BAR_S = 0.2
 
 
 def read(
@@ -132,12 +134,20 @@ def _rated(
 def _duration(journal: Journal, where: str, piece: dict[str, Any]) -> float | None:
     duration = ratings.as_number(piece.get("duration"))
     bars = ratings.as_number(piece.get("measures"))
+    if bars is not None and not 1 <= bars < math.inf:
+        what = (
+            f"measures is {ratings.shown(piece.get('measures'))}, expected a number of bars, at "
+            "least 1; its annotations are left out"
+        )
+        journal.problem("no duration", where, what)
+        return None
     longest = _LONGEST_S if bars is None else min(_LONGEST_S, bars * _LONGEST_BAR_S)
-    if duration is not None and 1 / RATING_HZ <= duration <= longest:
+    shortest = max(1 / RATING_HZ, 0 if bars is None else min(bars * _SHORTEST_BAR_S, longest))
+    if duration is not None and shortest <= duration <= longest:
         return duration
     what = (
-        f"duration is {ratings.shown(piece.get('duration'))}, expected seconds, at most "
-        f"{longest:g}; its annotations are left out"
+        f"duration is {ratings.shown(piece.get('duration'))}, expected seconds, from "
+        f"{shortest:g} to {longest:g}; its annotations are left out"
     )
     journal.problem("no duration", where, what)
     return None
