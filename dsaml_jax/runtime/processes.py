@@ -40,9 +40,10 @@ def start_devices() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split()) or "no such device is found"
+        platforms = os.environ.get("JAX_PLATFORMS", "")
         raise UserError(
-            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: {reason}; install JAX for it as BUILD.md "
-            "says, or set JAX_PLATFORMS=cpu."
+            f"JAX_PLATFORMS={platforms}: {reason}; install JAX for it as BUILD.md says, or set "
+            "JAX_PLATFORMS=cpu."
         ) from error
 
 
