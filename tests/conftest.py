@@ -4,6 +4,7 @@ Most of the suite's time is compilation, so compiled programs are cached and LLV
 Both must be set before JAX starts; neither changes what is computed.
 """
 
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -26,6 +27,9 @@ CACHE = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# Tracing makes many objects and few cycles.
+gc.set_threshold(200_000, 50, 50)
 
 # The time of an example depends on the machine's load and on what has been compiled already.
 settings.register_profile("dsaml_jax", deadline=None, suppress_health_check=[HealthCheck.too_slow])

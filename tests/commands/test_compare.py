@@ -104,13 +104,12 @@ def test_variants_share_the_stages_that_they_have_in_common(tmp_path):
     """Variants run by name; "reptile" takes over the population model of "one step"."""
     both = {
         "reptile": {"inner": {"estimator": estimator("reptile"), **FIXED}},
-        "wide": {"inner": FIXED, "model": {"lstm_dim": 5}},
         "one step": {"inner": {"steps": 1, **FIXED}},
     }
     small = {"population.steps": 2, "meta.steps": 2, "comparison.seeds": (0,)}
     small["comparison.cost_steps"] = (1,)
     text = compare(experiment(tmp_path / "data", both, **small), tmp_path)
-    assert len(list((tmp_path / "shared").iterdir())) == 2
+    assert len(list((tmp_path / "shared").iterdir())) == 1
     seconds = {}
     for name in both:
         log = (tmp_path / "runs" / f"{name}_0" / "timings.jsonl").read_text().splitlines()
@@ -121,7 +120,11 @@ def test_variants_share_the_stages_that_they_have_in_common(tmp_path):
     told = {r["variant"]: float(r["value"]) for r in rows if r["quantity"] == "training_seconds"}
     assert told["one step"] == pytest.approx(seconds["one step"])
     assert told["reptile"] > seconds["reptile"]
-    assert "| wide | 1 |" in text and "adapted − wrong_listener" in text
+    wide = {"wide": {"model": {"lstm_dim": 5}}, "mine": {}}
+    made = variants(experiment(tmp_path / "data", wide))
+    names = {compare_module._shared(tmp_path, made[name], "population") for name in wide}
+    assert len(names) == 2
+    assert "| reptile | 1 |" in text and "adapted − wrong_listener" in text
 
 
 @pytest.mark.parametrize("place", ["shared", "shared/population"])

@@ -33,6 +33,7 @@ from dsaml_jax.training.stages import initial_meta_state, restore
 from dsaml_jax.training.stages import train as train_stages
 from dsaml_jax.training.step import make_meta_step
 from tests import tiny
+from tests.conftest import CACHE
 
 ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(0)
@@ -141,7 +142,7 @@ def test_a_run_stopped_while_it_evaluates_gives_the_same_results_when_restarted(
     (workdir / "results.json").unlink()
     flags = "--config=tests/tiny.py", f"--config.data.prepared={prepared}", f"--workdir={workdir}"
     ran = subprocess.run(
-        [sys.executable, "-c", STOP_WHILE_EVALUATING, *flags, f"--compile_cache={tmp_path}/cache"],
+        [sys.executable, "-c", STOP_WHILE_EVALUATING, *flags, f"--compile_cache={CACHE}"],
         cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,

@@ -1,9 +1,11 @@
-"""Training is the same with songs on the device or host, and with several steps per call."""
+"""Training is the same with songs on the device or host.
+
+`test_devices` covers several steps per call.
+"""
 
 import contextlib
 import dataclasses
 import functools
-import json
 
 import jax
 import numpy as np
@@ -76,10 +78,6 @@ def logged(tmp_path_factory):
     for variant, changes in {
         "on the device": {},
         "streamed": {"data.on_device": False},
-        "streamed, two steps per call": {
-            "data.on_device": False,
-            "tasks.steps_per_call": 2,
-        },
     }.items():
         with config.unlocked():
             changed = config.copy_and_resolve_references()
@@ -97,21 +95,6 @@ def test_streaming_gives_identical_results(logged):
     assert streamed.validation == trained.validation
     for ours, theirs in ((streamed.population, trained.population), (streamed.meta, trained.meta)):
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-
-
-def test_two_meta_steps_per_call_give_the_same_metrics(logged):
-    log, paired = logged["streamed"][1], logged["streamed, two steps per call"][1]
-    assert numbers(paired) == pytest.approx(numbers(log), rel=1e-4, abs=1e-5)
-
-
-def numbers(log):
-    rows = map(json.loads, log.splitlines())
-    return {
-        (row["stage"], row["step"], name): value
-        for row in rows
-        for name, value in row.items()
-        if name.startswith(("train/", "validation/"))
-    }
 
 
 def test_less_than_one_step_per_call_is_rejected():
